@@ -1,0 +1,93 @@
+/** Tries what a configuration names, and says in plain words what works and what to do about the rest. */
+import { Attempt, NO_BODY } from './call.ts'
+import type { Config } from './config.ts'
+import { asSidecarError, type ErrorCode, SidecarError } from './errors.ts'
+import { Http1Client } from './http/http1-client.ts'
+import { PeerClient } from './http/peer-client.ts'
+import { SendError } from './http/send-error.ts'
+import { MemoryStore } from './pair/memory-store.ts'
+import { createPairs, pairingProblem } from './pairing.ts'
+
+/** What to do about an error that a peer's pairing made. */
+const ADVICE: Partial<Record<ErrorCode, string>> = {
+  'peer-unreachable':
+    "Is the peer's sidecar running, and is this the address and PORT of it that can be reached from here?",
+  'not-a-relay':
+    "The URL must be that of the peer's sidecar (its PORT), not of its app or of something in between that answers itself.",
+  'secret-mismatch': 'Set CLIENT_ID_SECRET to the same value on both sides.',
+  'pairing-refused': "Compare both sides' clocks, and look at the log of the peer's sidecar.",
+}
+
+/**
+ * @param urls peers' sidecars to pair with besides those of the configuration
+ * @returns whether all is well
+ */
+export async function runCheck(
+  config: Config,
+  urls: readonly string[],
+  print: (line: string) => void = console.log,
+): Promise<boolean> {
+  const peers = [...config.peers, ...(config.peersFile?.peers ?? [])].map((peer) => peer.url)
+  const patterns = peers.filter((url) => /[{}]/.test(url))
+  const named = new Set([...peers.filter((url) => !patterns.includes(url)), ...urls])
+  print('ok    The configuration can be read.')
+  const results = [await checkUpstream(config, print)]
+  const { connectTimeoutMs, responseTimeoutMs, maxHeaderBytes: headBytesMax, ca } = config
+  const client = new PeerClient({ connectTimeoutMs, responseTimeoutMs, headBytesMax, ...(ca ? { ca } : {}) })
+  const clockMs = () => performance.now()
+  const pairs = await createPairs(config, {
+    store: new MemoryStore(clockMs),
+    client,
+    clockMs,
+    onEvent: () => {},
+  })
+  for (const url of named) {
+    try {
+      await pairs.begin(url)
+      print(`ok    The peer at ${url} has paired with us.`)
+      results.push(true)
+    } catch (error) {
+      const { code, message } = asSidecarError(pairingProblem(error, url))
+      print(`FAIL  ${message}`)
+      if (ADVICE[code]) print(`      ${ADVICE[code]}`)
+      results.push(false)
+    }
+  }
+  client.close()
+  for (const url of patterns)
+    print(
+      `--    PEERS has ${url}, which stands for many: name one of them, mte-sidecar check http://host:port`,
+    )
+  if (named.size === 0 && patterns.length === 0)
+    print('--    PEERS names no peer: calls need x-mte-upstream, or this sidecar is for inbound calls only.')
+  return results.every(Boolean)
+}
+
+async function checkUpstream(config: Config, print: (line: string) => void): Promise<boolean> {
+  const { upstream, connectTimeoutMs, responseTimeoutMs, maxHeaderBytes: headBytesMax, ca } = config
+  if (upstream === undefined) {
+    print('--    UPSTREAM is not set: this sidecar is for outbound calls only.')
+    return true
+  }
+  const client = new Http1Client(new URL(upstream), {
+    connectTimeoutMs,
+    responseTimeoutMs,
+    headBytesMax,
+    ...(ca ? { ca } : {}),
+  })
+  const attempt = new Attempt()
+  try {
+    const head = { method: 'HEAD', scheme: 'http', authority: '', path: '/', fields: [] }
+    const answer = await client.send({ head, body: NO_BODY }, attempt)
+    attempt.abandon(new SidecarError('caller-gone', 'That it answers is all that matters.'))
+    print(`ok    The app at ${upstream} answers (status ${answer.head.status} to HEAD /).`)
+    return true
+  } catch (error) {
+    if (!(error instanceof SendError)) throw error
+    print(`FAIL  The app at ${upstream} does not answer: ${error.message}.`)
+    print('      Is it running, and does UPSTREAM hold its address and port?')
+    return false
+  } finally {
+    client.close()
+  }
+}

@@ -1,0 +1,388 @@
+/** Every variable once: name, default, meaning, unit, check; and what they mean together. */
+import os from 'node:os'
+import convict from 'convict'
+import type { Fields } from './call.ts'
+import { checkOnce, FORMATS, Mistake, type Pattern, type Peer } from './formats.ts'
+import type { LogLevel } from './log.ts'
+import { meantName } from './misspelt.ts'
+
+type Format = keyof typeof FORMATS
+
+interface Variable<F extends Format, D extends string | null> {
+  format: F
+  /** as it would be written in the environment; null: none */
+  default: D
+  doc: string
+}
+
+/** All that can be configured, in the order in which it is told. */
+export const VARIABLES = {
+  UPSTREAM: variable(
+    'baseUrl',
+    null,
+    'base URL of the local app; unset: this sidecar is for outbound calls only',
+  ),
+  CLIENT_ID_SECRET: variable(
+    'clientIdSecret',
+    null,
+    'required: the secret shared by all sidecars that talk to each other, 32 characters or more',
+  ),
+  CLIENT_ID_SECRET_FILE: variable('clientIdSecretFile', null, 'file that holds it, instead'),
+  CLIENT_ID_SECRET_PREVIOUS: variable(
+    'clientIdSecret',
+    null,
+    'the secret before, still accepted while the new one is rolled out',
+  ),
+  CLIENT_ID_SECRET_PREVIOUS_FILE: variable('clientIdSecretFile', null, 'file that holds it, instead'),
+  OUTBOUND_TOKEN: variable(
+    'outboundToken',
+    null,
+    'what every outbound call must show: x-mte-outbound-token, or Proxy-Authorization; unset: calls to OUTBOUND_PORT need none, and PORT takes no outbound calls',
+  ),
+  OUTBOUND_TOKEN_FILE: variable('outboundTokenFile', null, 'file that holds it, instead'),
+  OUTBOUND_TOKEN_PREVIOUS: variable('outboundToken', null, 'the token before, still accepted'),
+  OUTBOUND_TOKEN_PREVIOUS_FILE: variable('outboundTokenFile', null, 'file that holds it, instead'),
+  PEERS: variable(
+    'peers',
+    null,
+    'billing=http://billing:7781,*.shop=http://{host}:{port}: authority that the app calls = base URL of its sidecar; * stands for any text, the longest match wins',
+  ),
+  PEERS_FILE: variable('peersFile', null, 'file with more of them, one a line; read again when it changes'),
+  PASS_THROUGH_HOSTS: variable(
+    'authorities',
+    null,
+    'host or host:port, comma-separated, that may be called in plain; all other authorities without a peer are refused',
+  ),
+  PASS_THROUGH_ROUTES: variable(
+    'pathPrefixes',
+    null,
+    'path prefixes such as /healthz, comma-separated, that PORT forwards in plain to UPSTREAM',
+  ),
+  CA_FILE: variable(
+    'certificatesFile',
+    null,
+    'PEM file of certificate authorities to trust for https:// besides those of the system and of Node',
+  ),
+  REDIS_URL: variable('notYet', null, 'must stay unset in this version: pairs are kept in memory'),
+  PORT: variable(
+    'port',
+    '8080',
+    "where peers' sidecars reach this one, on all addresses; 0 takes a free port",
+  ),
+  OUTBOUND_PORT: variable('portOrOff', '8081', "for the app's outbound calls, on loopback; off closes it"),
+  ADMIN_PORT: variable('port', '8082', '/livez, /readyz, /metrics, on ADMIN_HOST'),
+  ADMIN_HOST: variable('listenHost', '127.0.0.1', 'IP address or host name'),
+  NAME: variable('name', null, 'what this sidecar calls itself to its peers; unset: the host name'),
+  LOG_LEVEL: variable('logLevel', 'info', 'fatal, error, warn, info, debug, trace or silent'),
+  DEBUG: variable('flag', 'false', 'true is LOG_LEVEL=debug'),
+  HEADERS: variable(
+    'headers',
+    null,
+    'JSON object of strings, such as {"x-service-name":"billing"}: headers added to requests to UPSTREAM and to the responses that the app\'s caller gets',
+  ),
+  CORS_ORIGINS: variable(
+    'origins',
+    null,
+    'origins such as https://www.example.com, comma-separated, or *: preflights are answered here, and CORS headers added; unset: neither',
+  ),
+  CORS_METHODS: variable(
+    'methods',
+    'GET,POST,PUT,DELETE',
+    'methods that preflights allow; limits nothing but CORS',
+  ),
+  CORS_ALLOWED_HEADERS: variable('fieldNames', null, 'headers that preflights allow; unset: those asked for'),
+  CONNECT_TIMEOUT_SECONDS: variable('seconds', '5', 'time to connect to a peer or to UPSTREAM'),
+  RESPONSE_TIMEOUT_SECONDS: variable('seconds', '120', 'time to the first byte of a response'),
+  IDLE_TIMEOUT_SECONDS: variable('seconds', '300', 'how long a call may go on without a byte either way'),
+  MAX_HEADER_BYTES: variable('headerBytes', '65536', 'names and values of one head; beyond it status 431'),
+  MAX_BODY_BYTES: variable(
+    'bodyBytes',
+    null,
+    'of one request or response; beyond it status 413; unset: no limit',
+  ),
+  DRAIN_SECONDS: variable('seconds', '30', 'time for open requests to finish after SIGTERM'),
+} as const
+
+/** What the sidecar runs with. */
+export interface Config {
+  /** base URL without a slash at its end */
+  readonly upstream: string | undefined
+  /** the current one first; one or two */
+  readonly clientIdSecrets: readonly string[]
+  /** the current one first; none: no token is asked for */
+  readonly outboundTokens: readonly string[]
+  /** without those of the file */
+  readonly peers: readonly Peer[]
+  /** and the peers that it held when it was read */
+  readonly peersFile: { readonly path: string; readonly peers: readonly Peer[] } | undefined
+  readonly passThroughHosts: readonly Pattern[]
+  readonly passThroughRoutes: readonly string[]
+  /** PEM certificates that are trusted besides those of the system and of Node */
+  readonly ca: string[] | undefined
+  readonly port: number
+  readonly outboundPort: number | 'off'
+  readonly adminPort: number
+  readonly adminHost: string
+  readonly name: string
+  readonly logLevel: LogLevel
+  readonly headers: Fields
+  readonly corsOrigins: readonly string[]
+  readonly corsMethods: readonly string[]
+  /** lower case; undefined: whatever is asked for */
+  readonly corsAllowedHeaders: readonly string[] | undefined
+  readonly connectTimeoutMs: number
+  readonly responseTimeoutMs: number
+  readonly idleTimeoutMs: number
+  readonly maxHeaderBytes: number
+  /** Infinity: no limit */
+  readonly maxBodyBytes: number
+  readonly drainMs: number
+}
+
+/** A configuration that cannot be used. */
+export class ConfigError extends Error {
+  /** all of them, a line each: `VARIABLE: what is wrong; what would be right` */
+  readonly mistakes: readonly string[]
+  /** as `loadConfig` gives them: a misspelt variable may be why another one is missing */
+  readonly warnings: readonly string[]
+
+  constructor(mistakes: readonly string[], warnings: readonly string[]) {
+    super(mistakes.join('\n'))
+    this.name = 'ConfigError'
+    this.mistakes = mistakes
+    this.warnings = warnings
+  }
+}
+
+type Env = Readonly<Record<string, string | undefined>>
+type Name = keyof typeof VARIABLES
+type Told = { name: Name; what: string }
+type Values = {
+  [N in Name]: (typeof VARIABLES)[N] extends Variable<infer F, infer D>
+    ? ReturnType<(typeof FORMATS)[F]> | (D extends null ? undefined : never)
+    : never
+}
+
+const NAMES = Object.keys(VARIABLES) as Name[]
+/** Each may be in a file instead; each must differ from those before it. */
+const SECRETS = [
+  'CLIENT_ID_SECRET',
+  'CLIENT_ID_SECRET_PREVIOUS',
+  'OUTBOUND_TOKEN',
+  'OUTBOUND_TOKEN_PREVIOUS',
+] as const
+const PORTS = ['PORT', 'OUTBOUND_PORT', 'ADMIN_PORT'] as const
+const GUESSABLE_CHARACTERS = 16
+
+for (const [name, parse] of Object.entries(FORMATS)) {
+  convict.addFormat({
+    name,
+    // A coerce that threw would hide the mistakes of the variables after it.
+    coerce: (raw: string) => attempt(() => parse(raw)),
+    validate: (value: unknown) => {
+      if (value instanceof Mistake) throw value
+    },
+  })
+}
+
+/**
+ * Reads the configuration, and the files that it names.
+ * @returns it, and warnings in the form `VARIABLE: what is odd; what would be right`
+ * @throws ConfigError with every mistake there is
+ */
+export function loadConfig(env: Env): { config: Config; warnings: string[] } {
+  const set = withoutEmpty(env)
+  const { values, told } = read(set, NAMES)
+  const warnings = [...doubts(values, set), ...misspelt(set)]
+  const mistakes = [...told, ...contradictions(values, set)]
+  if (mistakes.length > 0) throw new ConfigError(lines(mistakes), warnings)
+  return { config: configOf(values as Values, set), warnings }
+}
+
+/**
+ * Reads where the admin port is, whatever the rest of the configuration is like by now.
+ * @throws ConfigError
+ */
+export function loadAdminAddress(env: Env): { host: string; port: number } {
+  const { values, told } = read(withoutEmpty(env), ['ADMIN_HOST', 'ADMIN_PORT'])
+  if (told.length > 0) throw new ConfigError(lines(told), [])
+  return { host: values.ADMIN_HOST!, port: values.ADMIN_PORT! }
+}
+
+/** Reads some of the variables. A value that is wrong is told, and undefined. */
+function read(env: Env, names: readonly Name[]): { values: Partial<Values>; told: Told[] } {
+  // Convict shows values that are wrong unless they are sensitive.
+  const schema = Object.fromEntries(
+    names.map((name) => [name, { ...VARIABLES[name], env: name, sensitive: true }]),
+  )
+  const loaded = convict<Record<string, unknown>>(schema, { env, args: [] })
+  const told: Told[] = []
+  try {
+    loaded.validate({ allowed: 'strict' })
+  } catch (error) {
+    for (const line of (error as Error).message.split('\n')) {
+      const colon = line.indexOf(': ')
+      told.push({ name: line.slice(0, colon) as Name, what: line.slice(colon + 2) })
+    }
+  }
+  const values = Object.entries(loaded.getProperties()).filter(
+    ([, value]) => value !== null && !(value instanceof Mistake),
+  )
+  return { values: Object.fromEntries(values), told }
+}
+
+/** What is wrong only in the light of another variable. */
+function* contradictions(values: Partial<Values>, set: Env): Generator<Told> {
+  const isSet = (name: (typeof SECRETS)[number]) =>
+    set[name] !== undefined || set[`${name}_FILE`] !== undefined
+  if (!isSet('CLIENT_ID_SECRET')) {
+    yield {
+      name: 'CLIENT_ID_SECRET',
+      what: 'is required, or CLIENT_ID_SECRET_FILE: the same 32 characters or more for all sidecars that talk to each other; mte-sidecar keygen makes one',
+    }
+  }
+  if (isSet('OUTBOUND_TOKEN_PREVIOUS') && !isSet('OUTBOUND_TOKEN')) {
+    yield {
+      name: 'OUTBOUND_TOKEN_PREVIOUS',
+      what: 'must not be set without OUTBOUND_TOKEN, which it came before',
+    }
+  }
+  for (const [i, name] of SECRETS.entries()) {
+    const inFile = `${name}_FILE` as const
+    const secret = secretOf(values, name)
+    const same = SECRETS.slice(0, i).find(
+      (other) => secret !== undefined && secretOf(values, other) === secret,
+    )
+    if (set[name] !== undefined && set[inFile] !== undefined) {
+      yield { name: inFile, what: `must not be set beside ${name}: keep one of the two` }
+    } else if (same) {
+      yield { name, what: `must differ from ${same}; mte-sidecar keygen makes new ones` }
+    }
+  }
+  yield* namedTwice(values)
+  for (const [i, name] of PORTS.entries()) {
+    const port = values[name]
+    const same = PORTS.slice(0, i).find((other) => values[other] === port)
+    if (same && typeof port === 'number' && port !== 0) {
+      yield { name, what: `must differ from ${same}, which is ${port} too; 0 takes a free port` }
+    }
+  }
+  const upstream = values.UPSTREAM === undefined ? undefined : new URL(values.UPSTREAM)
+  if (upstream && /^(localhost|127\.[0-9.]+|\[::1\])$/.test(upstream.hostname)) {
+    const port = Number(upstream.port) || (upstream.protocol === 'https:' ? 443 : 80)
+    const ours = PORTS.find((name) => values[name] === port)
+    if (ours)
+      yield {
+        name: 'UPSTREAM',
+        what: `must be the app and not this sidecar, of which ${port} is the ${ours}`,
+      }
+  }
+  if (set.PASS_THROUGH_ROUTES !== undefined && set.UPSTREAM === undefined) {
+    yield {
+      name: 'PASS_THROUGH_ROUTES',
+      what: 'must not be set without UPSTREAM, to which these routes lead',
+    }
+  }
+}
+
+function* namedTwice(values: Partial<Values>): Generator<Told> {
+  const patterns: Pattern[] = []
+  const peers = { PEERS: values.PEERS, PEERS_FILE: values.PEERS_FILE?.peers }
+  for (const name of ['PEERS', 'PEERS_FILE', 'PASS_THROUGH_HOSTS'] as const) {
+    const more = name === 'PASS_THROUGH_HOSTS' ? values[name] : peers[name]?.map((peer) => peer.pattern)
+    patterns.push(...(more ?? []))
+    const checked = attempt(() => checkOnce(patterns))
+    if (checked instanceof Mistake) return yield { name, what: checked.message }
+  }
+}
+
+/** What works, but is hardly meant. */
+function doubts(values: Partial<Values>, set: Env): string[] {
+  const told: Told[] = []
+  const token = secretOf(values, 'OUTBOUND_TOKEN')
+  if (token !== undefined && token.length < GUESSABLE_CHARACTERS) {
+    const what = `is short enough to be guessed; ${GUESSABLE_CHARACTERS} characters or more are better, and mte-sidecar keygen makes one`
+    told.push({ name: 'OUTBOUND_TOKEN', what })
+  }
+  if (values.DEBUG && set.LOG_LEVEL !== undefined && values.LOG_LEVEL !== 'debug') {
+    told.push({ name: 'DEBUG', what: 'says nothing while LOG_LEVEL is set, which wins; set one of the two' })
+  }
+  return lines(told)
+}
+
+/** Variables of the environment that are none of ours, but near to one that is not set. */
+function misspelt(set: Env): string[] {
+  const unset = NAMES.filter((name) => set[name] === undefined)
+  return Object.keys(set).flatMap((name) => {
+    const meant = name in VARIABLES ? undefined : meantName(name, unset)
+    return meant ? [`${name}: is no variable of mte-sidecar; ${meant} is`] : []
+  })
+}
+
+function configOf(values: Values, set: Env): Config {
+  const secrets = (names: readonly (typeof SECRETS)[number][]) =>
+    names.map((name) => secretOf(values, name)).filter((secret) => secret !== undefined)
+  return {
+    upstream: values.UPSTREAM,
+    clientIdSecrets: secrets(['CLIENT_ID_SECRET', 'CLIENT_ID_SECRET_PREVIOUS']),
+    outboundTokens: secrets(['OUTBOUND_TOKEN', 'OUTBOUND_TOKEN_PREVIOUS']),
+    peers: values.PEERS ?? [],
+    peersFile: values.PEERS_FILE,
+    passThroughHosts: values.PASS_THROUGH_HOSTS ?? [],
+    passThroughRoutes: values.PASS_THROUGH_ROUTES ?? [],
+    ca: values.CA_FILE,
+    port: values.PORT,
+    outboundPort: values.OUTBOUND_PORT,
+    adminPort: values.ADMIN_PORT,
+    adminHost: values.ADMIN_HOST,
+    name: values.NAME ?? hostName(),
+    logLevel: values.DEBUG && set.LOG_LEVEL === undefined ? 'debug' : values.LOG_LEVEL,
+    headers: values.HEADERS ?? [],
+    corsOrigins: values.CORS_ORIGINS ?? [],
+    corsMethods: values.CORS_METHODS,
+    corsAllowedHeaders: values.CORS_ALLOWED_HEADERS,
+    connectTimeoutMs: values.CONNECT_TIMEOUT_SECONDS,
+    responseTimeoutMs: values.RESPONSE_TIMEOUT_SECONDS,
+    idleTimeoutMs: values.IDLE_TIMEOUT_SECONDS,
+    maxHeaderBytes: values.MAX_HEADER_BYTES,
+    maxBodyBytes: values.MAX_BODY_BYTES ?? Number.POSITIVE_INFINITY,
+    drainMs: values.DRAIN_SECONDS,
+  }
+}
+
+/** The host name, which some systems let be anything, or `relay`. */
+function hostName(): string {
+  const name = attempt(() => FORMATS.name(os.hostname()))
+  return name instanceof Mistake ? 'relay' : name
+}
+
+function secretOf(values: Partial<Values>, name: (typeof SECRETS)[number]): string | undefined {
+  return values[name] ?? values[`${name}_FILE`]
+}
+
+function variable<F extends Format, D extends string | null>(
+  format: F,
+  fallback: D,
+  doc: string,
+): Variable<F, D> {
+  return { format, default: fallback, doc }
+}
+
+function attempt<T>(parse: () => T): T | Mistake {
+  try {
+    return parse()
+  } catch (error) {
+    if (error instanceof Mistake) return error
+    throw error
+  }
+}
+
+function withoutEmpty(env: Env): Env {
+  return Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''))
+}
+
+function lines(told: readonly Told[]): string[] {
+  return told
+    .toSorted((a, b) => NAMES.indexOf(a.name) - NAMES.indexOf(b.name))
+    .map(({ name, what }) => `${name}: ${what}`)
+}

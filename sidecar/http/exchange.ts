@@ -1,0 +1,213 @@
+import type { Socket } from 'node:net'
+import type { Answer, Caller, Request, ResponseHead } from '../call.ts'
+import { asSidecarError, SidecarError } from '../errors.ts'
+import { FIELDS_MAX } from './fields.ts'
+import { problem } from './problem.ts'
+import type { Alive } from './stream-body.ts'
+
+/** A call as it comes in at a port. */
+export interface Arrival {
+  request: Request
+  caller: Caller
+  /** Was the target a whole URL, as it is sent to a forward proxy? */
+  absoluteForm: boolean
+  /** the connection that the call came on */
+  socket: Socket
+}
+
+/**
+ * Answers a call. A SidecarError that it throws is answered as a problem, or resets the call where the code has no
+ * status.
+ */
+export type Handler = (arrival: Arrival) => Promise<Answer>
+
+/** What the servers of a listener share. */
+export interface ServerOptions {
+  handler: Handler
+  /** names and values of one head, in bytes */
+  headBytesMax: number
+  /** of a connection or call on which nothing moves, in ms */
+  idleTimeoutMs: number
+  /** told of what should not happen */
+  onFault(error: unknown): void
+  calls: OpenCalls
+}
+
+/**
+ * One call at a listener, from its head to the last byte of its answer: has it handled and its answer written,
+ * and knows whether the caller is still there.
+ */
+export abstract class Exchange implements Caller, Alive {
+  readonly #options: ServerOptions
+  /** when something moved last, in sweeps of the open calls */
+  #movedAt: number
+  #over = false
+  #gone: SidecarError | undefined
+  #callbacks: ((why: SidecarError) => void)[] | undefined
+
+  constructor(options: ServerOptions) {
+    this.#options = options
+    this.#movedAt = options.calls.sweeps
+    options.calls.add(this)
+  }
+
+  abstract inform(head: ResponseHead): void
+
+  /** Has the head of the answer been written? */
+  protected abstract get answering(): boolean
+
+  /** Writes an answer. A promise where its body is still to come; it rejects as the body does. */
+  protected abstract write(answer: Answer): Promise<void> | undefined
+
+  /** Ends the call's stream such that what was written cannot be taken for complete. */
+  protected abstract reset(): void
+
+  /** Is there nobody any more to whom an answer could be written? */
+  get over(): boolean {
+    return this.#over
+  }
+
+  touch(): void {
+    this.#movedAt = this.#options.calls.sweeps
+  }
+
+  /** Since how many sweeps of the open calls nothing moved. */
+  get stillSweeps(): number {
+    return this.#options.calls.sweeps - this.#movedAt
+  }
+
+  onGone(callback: (why: SidecarError) => void): void {
+    if (this.#gone) callback(this.#gone)
+    else if (!this.#over) (this.#callbacks ??= []).push(callback)
+  }
+
+  /** Has the call handled, and writes its answer or a problem in its place, or resets it. */
+  handle(arrival: Arrival): void {
+    this.#options.handler(arrival).then(
+      (answer) => this.#answer(answer),
+      (error) => this.fail(error),
+    )
+  }
+
+  /** Answers with a problem; resets the call where there is no status for it, or the answer has begun. */
+  fail(error: unknown): void {
+    const failure = asSidecarError(error)
+    if (failure.code === 'internal-error') this.#options.onFault(failure.cause)
+    if (this.#over) return
+    if (failure.status === 0 || this.answering) {
+      this.abort(failure)
+      return
+    }
+    try {
+      this.write(problem(failure))
+    } catch (fault) {
+      this.#options.onFault(fault)
+      this.abort(failure)
+    }
+  }
+
+  /** Ends the call from our side, such that its caller cannot take it for complete. */
+  abort(why: SidecarError): void {
+    if (this.#over) return
+    this.gone(why)
+    this.reset()
+  }
+
+  /** The caller went away before it had its whole answer. */
+  gone(why: SidecarError): void {
+    if (this.#over) return
+    this.#gone = why
+    const callbacks = this.#callbacks
+    this.finish()
+    if (callbacks) for (const callback of callbacks) callback(why)
+  }
+
+  /** The caller has its whole answer. */
+  finish(): void {
+    this.#over = true
+    this.#callbacks = undefined
+    this.#options.calls.remove(this)
+  }
+
+  #answer(answer: Answer): void {
+    if (this.#over) return
+    this.touch()
+    try {
+      this.write(answer)?.catch((error) => this.fail(error))
+    } catch (error) {
+      this.fail(error)
+    }
+  }
+}
+
+/** The idle time-out is looked at so often while it passes: a call is ended at most a quarter later than it says. */
+const SWEEPS_PER_TIMEOUT = 4
+
+/** The calls that are open at a listener; ends those in which nothing moves. */
+export class OpenCalls {
+  readonly #calls = new Set<Exchange>()
+  readonly #sweepMs: number
+  #timer: NodeJS.Timeout | undefined
+  #onNone: (() => void)[] = []
+  #sweeps = 0
+
+  /** @param idleTimeoutMs without a byte either way */
+  constructor(idleTimeoutMs: number) {
+    this.#sweepMs = Math.ceil(idleTimeoutMs / SWEEPS_PER_TIMEOUT)
+  }
+
+  /** How often the open calls were looked at: a clock for all of them costs less than a timer each. */
+  get sweeps(): number {
+    return this.#sweeps
+  }
+
+  get size(): number {
+    return this.#calls.size
+  }
+
+  add(call: Exchange): void {
+    this.#calls.add(call)
+    this.#timer ??= setInterval(() => this.#sweep(), this.#sweepMs).unref()
+  }
+
+  remove(call: Exchange): void {
+    this.#calls.delete(call)
+    if (this.#calls.size > 0 || this.#onNone.length === 0) return
+    for (const resolve of this.#onNone.splice(0)) resolve()
+  }
+
+  /** Resolves when no call is open. */
+  none(): Promise<void> {
+    if (this.#calls.size === 0) return Promise.resolve()
+    return new Promise((resolve) => this.#onNone.push(resolve))
+  }
+
+  /** Ends every open call. */
+  abort(why: SidecarError): void {
+    for (const call of this.#calls) call.abort(why)
+  }
+
+  #sweep(): void {
+    if (this.#calls.size === 0) {
+      clearInterval(this.#timer)
+      this.#timer = undefined
+      return
+    }
+    this.#sweeps++
+    for (const call of this.#calls) {
+      if (call.stillSweeps <= SWEEPS_PER_TIMEOUT) continue
+      call.abort(new SidecarError('idle-timeout', 'Nothing moved either way for IDLE_TIMEOUT_SECONDS.'))
+    }
+  }
+}
+
+/** What is told of a request that does not mean one thing only. */
+export function badRequest(detail: string): SidecarError {
+  return new SidecarError('bad-request', detail)
+}
+
+/** What is told of a head whose names and values are more than `headBytesMax` bytes, or whose fields are too many. */
+export function headTooLarge(headBytesMax: number): SidecarError {
+  const detail = `The names and values are more than ${headBytesMax} bytes, or the fields more than ${FIELDS_MAX}.`
+  return new SidecarError('headers-too-large', detail)
+}

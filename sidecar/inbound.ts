@@ -1,0 +1,324 @@
+/** Peer to app: decodes messages, forwards them to the app and encodes what it answers; pairs; and the other ways in of PORT. */
+import {
+  type Answer,
+  Attempt,
+  type Caller,
+  type Fields,
+  type Request,
+  type ResponseHead,
+  type Send,
+  WholeBody,
+} from './call.ts'
+import { Decoding, encodedInterim, encodedResponse } from './codec.ts'
+import type { Cors } from './cors.ts'
+import { asSidecarError, ERRORS, SidecarError } from './errors.ts'
+import { RequestDecoder } from './http/bhttp.ts'
+import { headProblem, LimitedBody, readAtMost } from './http/body-limits.ts'
+import {
+  checkResponseHead,
+  field,
+  HeadError,
+  hasDotSegment,
+  isFromSidecar,
+  withField,
+  withoutFields,
+} from './http/fields.ts'
+import type { Arrival } from './http/listener.ts'
+import { json, problem } from './http/problem.ts'
+import { SendError } from './http/send-error.ts'
+import type { Outbound } from './outbound.ts'
+import type { OutboundToken } from './outbound-token.ts'
+import { HELLO_BYTES } from './pair/handshake.ts'
+import { HEADER_BYTES, openRequest, parseHeader, type Sealer, sealResponse } from './pair/message.ts'
+import type { Pairs, ReceivingMessage } from './pair/pairs.ts'
+import { Reject } from './pair/reject.ts'
+
+export interface InboundOptions {
+  pairs: Pairs
+  outbound: Outbound
+  token: OutboundToken
+  cors: Cors
+  /** to the local app; undefined: this sidecar is for outbound calls only */
+  toApp: Send | undefined
+  /** forwards what was not encoded, to those routes alone */
+  passThrough: ((arrival: Arrival, added: Fields) => Promise<Answer>) | undefined
+  passThroughRoutes: readonly string[]
+  /** added to requests to the app and to its answers */
+  headers: Fields
+  /** names and values of one head, in bytes */
+  headBytesMax: number
+  bodyBytesMax: number
+  random(length: number): Buffer
+}
+
+const SIDECAR_PATHS: ReadonlySet<string> = new Set(['/api/mte-message', '/api/mte-pair'])
+/** As many interim responses as a message may hold; more are not passed on. */
+const INTERIM_MAX = 16
+const OCTETS: Fields = ['content-type', 'application/octet-stream', 'cache-control', 'no-store, no-transform']
+
+/** Answers what comes in at PORT. */
+export class Inbound {
+  readonly #options: InboundOptions
+
+  constructor(options: InboundOptions) {
+    this.#options = options
+  }
+
+  /**
+   * @throws SidecarError where the call can only be reset, or as its answer
+   */
+  async answer(arrival: Arrival): Promise<Answer> {
+    const { outbound, token, cors, passThrough, headers } = this.#options
+    const { head } = arrival.request
+    const { pathname, search } = splitPath(head.path)
+    if (token.required && field(head.fields, 'x-mte-outbound-token') !== undefined)
+      return outbound.answer(arrival)
+    if (head.method === 'POST' && pathname === '/api/mte-message') return this.#message(arrival)
+    if (head.method === 'POST' && pathname === '/api/mte-pair') return this.#pairing(arrival.request)
+    // What sidecars say to each other is not for the pages of browsers.
+    const preflight = SIDECAR_PATHS.has(pathname) ? undefined : cors.preflight(head)
+    if (preflight) return preflight
+    const origin = field(head.fields, 'origin')
+    if (passThrough && this.#isPassedThrough(head.path, pathname)) {
+      return passThrough(arrival, [...headers, ...cors.fields(origin)])
+    }
+    const own = head.method === 'GET' || head.method === 'HEAD' ? this.#own(pathname, search) : undefined
+    if (own) return { head: cors.decorate(own.head, origin), body: own.body }
+    throw new SidecarError(
+      'not-found',
+      'This port takes encoded messages of paired sidecars; nothing else reaches the app.',
+    )
+  }
+
+  #isPassedThrough(path: string, pathname: string): boolean {
+    const { passThroughRoutes } = this.#options
+    if (hasDotSegment(path)) return false
+    return passThroughRoutes.some((prefix) => {
+      const folder = prefix.endsWith('/') ? prefix : `${prefix}/`
+      return pathname === prefix || pathname.startsWith(folder)
+    })
+  }
+
+  /** What is answered here: the relay's own routes. */
+  #own(pathname: string, search: string): Answer | undefined {
+    if (pathname === '/api/mte-relay') {
+      return {
+        head: { status: 200, fields: ['mte-relay', 'relay1', 'content-length', '0'] },
+        body: new WholeBody(),
+      }
+    }
+    if (pathname === '/api/mte-errors') {
+      const rows = Object.entries(ERRORS)
+      return json(
+        rows.map(([code, { status, title, proxyStatus }]) => ({ code, status, title, proxyStatus })),
+      )
+    }
+    if (pathname === '/api/mte-echo') return echo(new URLSearchParams(search).get('msg') ?? '')
+    if (pathname.startsWith('/api/mte-echo/')) return echo(decoded(pathname.slice('/api/mte-echo/'.length)))
+    return undefined
+  }
+
+  async #pairing({ body }: Request): Promise<Answer> {
+    const hello = await readAtMost(body, HELLO_BYTES)
+    try {
+      return octets(200, new WholeBody(await this.#options.pairs.answer(hello)))
+    } catch (error) {
+      return this.#refused(error, hello, 'pairing')
+    }
+  }
+
+  async #message({ request, caller }: Arrival): Promise<Answer> {
+    const { pairs, random, headBytesMax } = this.#options
+    let received: ReceivingMessage | undefined
+    const message = new Decoding(request.body, new RequestDecoder(headBytesMax), {
+      headerBytes: HEADER_BYTES,
+      open: async (header) => {
+        received = await pairs.accept(parseHeader(header))
+        return openRequest(received, header)
+      },
+      authenticated: () => received!.claim(),
+    })
+    try {
+      const head = await message.head()
+      const sealer = sealResponse(received!, message.header, random(12))
+      return await this.#answered({ head, body: message }, caller, sealer)
+    } catch (error) {
+      return this.#refused(error, message.header, 'message')
+    }
+  }
+
+  /** Calls the app, and encodes its answer; interim responses begin the answer before it is there. */
+  async #answered(request: Request, caller: Caller, sealer: Sealer): Promise<Answer> {
+    const progress = new Progress(caller, this.#options.headBytesMax)
+    progress.follow(this.#forwarded(request, progress))
+    const first = await progress.next()
+    if (Array.isArray(first)) {
+      let next: Promise<ResponseHead[] | Answer> | undefined = Promise.resolve(first)
+      return octets(
+        200,
+        encodedInterim(() => {
+          const due = next ?? progress.next()
+          next = undefined
+          return due
+        }, sealer),
+      )
+    }
+    try {
+      return octets(200, encodedResponse(first, sealer))
+    } catch (error) {
+      // Its trailers cannot be passed on; nothing has been sealed.
+      return octets(200, encodedResponse(problem(asSidecarError(error)), sealer))
+    }
+  }
+
+  /**
+   * The app's answer, or the problem that there is none.
+   * @throws SidecarError when the message or its caller is to blame
+   */
+  async #forwarded({ head, body }: Request, caller: Caller): Promise<Answer> {
+    const { toApp, headers, headBytesMax } = this.#options
+    const attempt = new Attempt(caller)
+    try {
+      if (!toApp)
+        throw new SidecarError(
+          'upstream-unreachable',
+          "The peer's sidecar has no UPSTREAM: it is for outbound calls only.",
+        )
+      const limited = new LimitedBody(body, head.fields, this.#options, {
+        withoutTrailer: () => false,
+        refusal: headProblem,
+      })
+      const answer = await toApp(
+        { head: { ...head, fields: added(head.fields, headers) }, body: limited },
+        attempt,
+      )
+      return this.#checked(answer, headBytesMax)
+    } catch (error) {
+      const failure = upstreamFailure(error)
+      attempt.abandon(failure)
+      if (failure.status === 0 || failure.code === 'internal-error' || failure.cause instanceof Reject)
+        throw failure
+      return problem(failure)
+    }
+  }
+
+  #checked({ head, body }: Answer, headBytesMax: number): Answer {
+    try {
+      checkResponseHead(head, headBytesMax)
+    } catch (error) {
+      throw error instanceof HeadError ? notPassedOn(error) : error
+    }
+    const fields = added(withoutFields(head.fields, isFromSidecar), this.#options.headers)
+    const limits = { bodyBytesMax: Number.POSITIVE_INFINITY, headBytesMax }
+    const trailers = { withoutTrailer: isFromSidecar, refusal: notPassedOn }
+    return { head: { status: head.status, fields }, body: new LimitedBody(body, fields, limits, trailers) }
+  }
+
+  /** The record that tells a reject; whatever else went wrong is thrown on. */
+  async #refused(error: unknown, bytes: Buffer, kind: 'message' | 'pairing'): Promise<Answer> {
+    const reject = error instanceof SidecarError ? error.cause : error
+    if (!(reject instanceof Reject)) throw error
+    const { status, body } = await this.#options.pairs.rejectRecord(reject, bytes, kind)
+    return octets(status, new WholeBody(body))
+  }
+}
+
+/** What comes of a call to the app: interim responses as they come, then the answer. */
+class Progress implements Caller {
+  readonly #caller: Caller
+  readonly #headBytesMax: number
+  #answering: Promise<Answer> | undefined
+  #interim: ResponseHead[] = []
+  #informed = 0
+  #wake: (() => void) | undefined
+
+  constructor(caller: Caller, headBytesMax: number) {
+    this.#caller = caller
+    this.#headBytesMax = headBytesMax
+  }
+
+  /** @param answering the answer of the call that informs this */
+  follow(answering: Promise<Answer>): void {
+    this.#answering = answering
+    // It may fail while nobody waits for what comes next.
+    answering.catch(() => {})
+  }
+
+  inform({ status, fields }: ResponseHead): void {
+    const head = { status, fields: withoutFields(fields, isFromSidecar) }
+    // For one that is not valid the peer's sidecar would refuse the answer too.
+    if (this.#informed === INTERIM_MAX || !isValid(head, this.#headBytesMax)) return
+    this.#informed++
+    this.#interim.push(head)
+    this.#wake?.()
+  }
+
+  onGone(callback: (why: SidecarError) => void): void {
+    this.#caller.onGone(callback)
+  }
+
+  /** The interim responses that have come since; or, if there are none, what comes first: more of them, or the answer. */
+  next(): Promise<ResponseHead[] | Answer> {
+    return new Promise((resolve, reject) => {
+      this.#wake = () => {
+        this.#wake = undefined
+        resolve(this.#interim.splice(0))
+      }
+      if (this.#interim.length > 0) this.#wake()
+      else this.#answering?.then(resolve, reject)
+    })
+  }
+}
+
+function isValid(head: ResponseHead, headBytesMax: number): boolean {
+  try {
+    checkResponseHead(head, headBytesMax)
+    return true
+  } catch (error) {
+    if (!(error instanceof HeadError)) throw error
+    return false
+  }
+}
+
+/** What the caller is told of an answer of the app that is not valid. */
+function notPassedOn(error: HeadError): SidecarError {
+  return new SidecarError('upstream-unreachable', `The app's answer cannot be passed on: ${error.message}`)
+}
+
+/** What the caller is told of a call to the app that gave no answer. */
+function upstreamFailure(error: unknown): SidecarError {
+  if (error instanceof HeadError) return headProblem(error)
+  if (!(error instanceof SendError)) return asSidecarError(error)
+  const detail = `The peer's app did not answer: ${error.message}.`
+  if (error.timedOut) return new SidecarError('upstream-timeout', detail, { cause: error })
+  return new SidecarError(error.sent ? 'outcome-unknown' : 'upstream-unreachable', detail, { cause: error })
+}
+
+/** The fields with those of HEADERS, which replace others of their names. */
+function added(fields: Fields, headers: Fields): Fields {
+  for (let i = 0; i < headers.length; i += 2) fields = withField(fields, headers[i]!, headers[i + 1]!)
+  return fields
+}
+
+function octets(status: number, body: Answer['body']): Answer {
+  return { head: { status, fields: OCTETS }, body }
+}
+
+function echo(message: string): Answer {
+  return json({ message: message === '' ? 'pong' : message, timestamp: new Date().toISOString() })
+}
+
+function splitPath(path: string): { pathname: string; search: string } {
+  const query = path.indexOf('?')
+  return query < 0
+    ? { pathname: path, search: '' }
+    : { pathname: path.slice(0, query), search: path.slice(query) }
+}
+
+function decoded(segment: string): string {
+  try {
+    return decodeURIComponent(segment)
+  } catch {
+    return segment
+  }
+}

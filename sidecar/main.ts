@@ -1,0 +1,222 @@
+/** The command line. */
+// By this path it is found from dist/ too.
+import '../sidecar/node-version.js'
+import { randomBytes } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import http from 'node:http'
+import { Command, CommanderError, type Help } from 'commander'
+import { ConfigError, loadAdminAddress, loadConfig, VARIABLES } from './config.ts'
+import { baseUrl, Mistake } from './formats.ts'
+
+const STATUS = { ok: 0, failure: 1, usage: 64, configuration: 78 } as const
+const HEALTH_DEADLINE_MS = 2000
+const SECRET_BYTES = 32
+const HELP_WIDTH = 110
+
+const program = new Command('mte-sidecar')
+  .description(
+    'A proxy beside your application that encrypts its HTTP calls end to end, from sidecar to sidecar. ' +
+      'Everything is configured by environment variables: see "mte-sidecar run --help".',
+  )
+  .version(
+    (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string })
+      .version,
+  )
+  .usage('[command]')
+  .helpCommand(false)
+  .configureHelp({ helpWidth: HELP_WIDTH })
+  .showHelpAfterError('(mte-sidecar --help tells all commands)')
+  .exitOverride()
+  .addHelpText(
+    'after',
+    `
+Without a command it runs the sidecar. To begin:
+  mte-sidecar demo                   see what it does, on this machine alone
+  mte-sidecar keygen >> .env         make a secret; both sidecars need the same CLIENT_ID_SECRET
+  mte-sidecar run --help             all variables
+
+Exit status: 0, 1 for a failure, 64 for a wrong command line, 78 for a wrong configuration.`,
+  )
+
+program
+  .command('run')
+  .description(
+    'Runs the sidecar until SIGTERM or SIGINT, then lets open requests finish. A second signal ends it at once.',
+  )
+  .addHelpText('after', ({ command }) => runHelp(command.createHelp()))
+  .action(async () => {
+    const loaded = configured()
+    if (!loaded) return
+    const { run } = await import('./run.ts')
+    await run(loaded.config, loaded.warnings)
+  })
+
+program
+  .command('demo')
+  .description(
+    'Shows one call between two apps through two sidecars as each side sees it and as the network sees it, times ten thousand more, and leaves. Needs no configuration.',
+  )
+  .addHelpText(
+    'after',
+    '\nExit status: 0 if all was as it should be, 1 if not.\n\nExample:\n  mte-sidecar demo',
+  )
+  .action(async () => {
+    const { runDemo } = await import('./demo.ts')
+    leave((await runDemo()) ? 'ok' : 'failure')
+  })
+
+program
+  .command('keygen')
+  .description('Prints a fresh CLIENT_ID_SECRET and OUTBOUND_TOKEN as lines for an environment file.')
+  .addHelpText(
+    'after',
+    `
+Give the same CLIENT_ID_SECRET to all sidecars that talk to each other. OUTBOUND_TOKEN is between one app and its
+own sidecar; leave it out where every process of the machine may make outbound calls.
+
+Example:
+  mte-sidecar keygen >> .env`,
+  )
+  .action(keygen)
+
+program
+  .command('check')
+  .description(
+    'Tries what the configuration names: reaches UPSTREAM, pairs with each peer, and says what to do about the rest.',
+  )
+  .argument('[URL...]', 'base URLs of more sidecars to pair with')
+  .addHelpText(
+    'after',
+    `
+It reads the variables that "mte-sidecar run" reads; UPSTREAM, CLIENT_ID_SECRET, PEERS and CA_FILE matter.
+Exit status: 0 if all is well, 1 if not, 78 if the configuration cannot be used.
+
+Example:
+  PEERS=billing=http://10.0.0.7:8080 mte-sidecar check http://10.0.0.8:8080`,
+  )
+  .action(async (words: string[]) => {
+    const urls = words.map(toBaseUrl)
+    const loaded = configured()
+    if (!loaded) return
+    for (const warning of loaded.warnings) complain(warning)
+    const { runCheck } = await import('./check.ts')
+    leave((await runCheck(loaded.config, urls)) ? 'ok' : 'failure')
+  })
+
+program
+  .command('healthcheck')
+  .description('Asks the sidecar that runs here whether it is alive, for the health check of a container.')
+  .addHelpText(
+    'after',
+    `
+It reads ADMIN_HOST and ADMIN_PORT, and waits ${HEALTH_DEADLINE_MS / 1000} seconds at most.
+Exit status: 0 if the sidecar is alive, 1 if not.
+
+Example, in a Dockerfile:
+  HEALTHCHECK CMD ["mte-sidecar", "healthcheck"]`,
+  )
+  .action(healthcheck)
+
+// A default command of commander's would take a mistyped command for its argument.
+const words = process.argv.slice(2)
+try {
+  await program.parseAsync(words.length > 0 ? words : ['run'], { from: 'user' })
+} catch (error) {
+  if (!(error instanceof CommanderError)) throw error
+  leave(error.exitCode === 0 ? 'ok' : 'usage')
+}
+
+function keygen(): void {
+  const fresh = () => randomBytes(SECRET_BYTES).toString('base64url')
+  console.log(`CLIENT_ID_SECRET=${fresh()}\nOUTBOUND_TOKEN=${fresh()}`)
+  if (process.stderr.isTTY) {
+    console.error(
+      '\nAll sidecars that talk to each other need the same CLIENT_ID_SECRET. Keep both to yourself.',
+    )
+  }
+}
+
+async function healthcheck(): Promise<void> {
+  const address = orComplain(() => loadAdminAddress(process.env))
+  if (!address) return
+  const { port } = address
+  const loopback = new Map([
+    ['0.0.0.0', '127.0.0.1'],
+    ['::', '::1'],
+  ])
+  const host = loopback.get(address.host) ?? address.host
+  try {
+    if (port === 0) throw new Error('ADMIN_PORT is 0, so nobody knows where to ask; set it to a fixed port')
+    const status = await statusOf({ host, port, path: '/livez' })
+    if (status !== 200) throw new Error(`/livez on ${host} port ${port} answered with status ${status}`)
+  } catch (error) {
+    complain((error as Error).message)
+    leave('failure')
+  }
+}
+
+function statusOf(where: { host: string; port: number; path: string }): Promise<number | undefined> {
+  return new Promise((resolve, reject) => {
+    const signal = AbortSignal.timeout(HEALTH_DEADLINE_MS)
+    // Without an agent no HTTP_PROXY of the environment is asked.
+    const request = http.get({ ...where, agent: false, signal }, (response) => {
+      response.resume()
+      resolve(response.statusCode)
+    })
+    request.on('error', ({ message }) => {
+      const why = signal.aborted ? `within ${HEALTH_DEADLINE_MS / 1000} s` : `(${message})`
+      reject(new Error(`nothing answered on ${where.host} port ${where.port} ${why}`))
+    })
+  })
+}
+
+function configured(): ReturnType<typeof loadConfig> | undefined {
+  return orComplain(() => loadConfig(process.env))
+}
+
+/** What was read; undefined, with the status set and every mistake told, when that cannot be. */
+function orComplain<T>(read: () => T): T | undefined {
+  try {
+    return read()
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    for (const line of [...error.mistakes, ...error.warnings]) complain(line)
+    leave('configuration')
+    return undefined
+  }
+}
+
+/** @throws CommanderError, once it has been told; the word is not shown, as it may hold a password */
+function toBaseUrl(word: string, i: number): string {
+  try {
+    return baseUrl(word)
+  } catch (error) {
+    if (!(error instanceof Mistake)) throw error
+    return program.error(`error: URL ${i + 1} ${error.message}`)
+  }
+}
+
+function runHelp(help: Help): string {
+  help.prepareContext({ helpWidth: HELP_WIDTH })
+  const width = Math.max(...Object.keys(VARIABLES).map((name) => name.length))
+  const items = Object.entries(VARIABLES).map(([name, { doc, default: value }]) =>
+    help.formatItem(name, width, value === null ? doc : `${doc} (default: ${value})`, help),
+  )
+  return `
+Variables; one that is empty is as good as unset:
+${items.join('\n')}
+
+Exit status: 0 after a signal, 1 for a failure, 78 if the configuration cannot be used.
+
+Example: the sidecar of an app at port 5000 that calls http://billing, whose sidecar is at 10.0.0.7.
+  CLIENT_ID_SECRET_FILE=secret.txt UPSTREAM=http://localhost:5000 PEERS=billing=http://10.0.0.7:8080 mte-sidecar
+  curl --proxy http://127.0.0.1:8081 http://billing/v1/charges`
+}
+
+function complain(line: string): void {
+  console.error(line)
+}
+
+function leave(status: keyof typeof STATUS): void {
+  process.exitCode = STATUS[status]
+}

@@ -1,0 +1,393 @@
+/**
+ * The pairs of this sidecar, in both roles: gets one or makes one, once however many calls wait for it; makes
+ * the next before the last one ends; answers pairings; says which keys a message has.
+ *
+ * Does no I/O of its own: `carry` brings a pairing to a peer, the store keeps what must be kept, and time and
+ * randomness are given.
+ */
+import type { KeyObject } from 'node:crypto'
+import { type AgreedPair, type Identity, initiate, openHello } from './handshake.ts'
+import { PairingLimits, SeenHellos } from './limits.ts'
+import type { MessageHeader } from './message.ts'
+import { firstChainKey, INDICES_PER_BLOCK } from './ratchet.ts'
+import { ReceivingPair } from './receiving.ts'
+import { echoOf, parseReject, REJECTS, Reject, type RejectName, rejectRecord } from './reject.ts'
+import { type MeshSecret, ownerOf } from './secrets.ts'
+import { type Lease, type PairStore, type Spent, StoreUnavailableError } from './store.ts'
+
+/** What a peer answered to a pairing. */
+export interface CarriedAnswer {
+  /** outer HTTP status */
+  status: number
+  /** the first KiBs of it are enough */
+  body: Buffer
+}
+
+export interface PairsOptions {
+  identity: Identity
+  store: PairStore
+  /** Posts a pairing message to a peer. What it throws reaches those who wait for the pair. */
+  carry(peer: string, hello: Buffer): Promise<CarriedAnswer>
+  /** `length` random bytes */
+  random(length: number): Buffer
+  /** wall clock, in ms since 1970 */
+  nowMs(): number
+  /** monotonic clock, in ms */
+  clockMs(): number
+  /** told of pairings that were made or failed where no call waits for them */
+  onEvent(event: PairEvent): void
+}
+
+export interface PairEvent {
+  role: 'initiator' | 'responder'
+  peer: string
+  error?: unknown
+}
+
+/** Why no pair could be made with a peer. */
+export class PairingError extends Error {
+  readonly reason: 'secret-mismatch' | 'refused' | 'not-a-relay' | 'unavailable'
+  /** the reject that the peer gave, where it gave one */
+  readonly reject: RejectName | undefined
+
+  constructor(reason: PairingError['reason'], message: string, reject?: RejectName) {
+    super(message)
+    this.name = 'PairingError'
+    this.reason = reason
+    this.reject = reject
+  }
+}
+
+/** A message that may be sent once: an index that no other message has, and its keys. */
+export interface SendingMessage {
+  pairId: Buffer
+  block: number
+  index: number
+  requestKey: KeyObject
+  responseKey: KeyObject
+  chunkBytesMax: number
+}
+
+/** The keys of a message that came in, and the right to run it. */
+export interface ReceivingMessage {
+  requestKey: KeyObject
+  responseKey: KeyObject
+  chunkBytesMax: number
+  /** what its sender calls itself */
+  peer: string
+  /**
+   * Marks the message as run. Only after its first chunk has authenticated, and before anything of it is acted upon.
+   * @throws Reject unless it is the first to do so
+   */
+  claim(): Promise<void>
+}
+
+/** What a responder grants to a pair. */
+const GRANT = { leaseMs: 60_000, pairTtlS: 3600, chunkLog2: 16 }
+const PEERS_MAX = 1000
+
+/** What came of one m1. */
+type Outcome = { pair: AgreedPair; refused?: never } | { pair?: never; refused: RejectName }
+
+/** An initiator's state with one peer. */
+interface Peer {
+  sending: Sending | undefined
+  /** the lease that all wait for, and the pairing that it may need */
+  opening: Promise<void> | undefined
+  /** the one pairing that is under way: calls wait for it, or it is made ahead of need */
+  pairing: Promise<void> | undefined
+  /** what the peer's clock is ahead of ours, in ms */
+  clockOffsetMs: number
+}
+
+/** The indices of a lease, each given out once. */
+class Sending {
+  readonly lease: Lease
+  messages = 0
+  #ended = false
+
+  constructor(lease: Lease) {
+    this.lease = lease
+  }
+
+  next(nowMs: number): SendingMessage | undefined {
+    if (this.#ended || this.messages >= INDICES_PER_BLOCK || nowMs >= this.lease.endsAtMs) return undefined
+    // Spent before its key is used: no failure can use it again.
+    const index = this.messages++
+    const { pairId, block, keys, chunkBytesMax } = this.lease
+    const { request, response } = keys.keys(index)
+    return { pairId, block, index, requestKey: request, responseKey: response, chunkBytesMax }
+  }
+
+  /** Gives out no more, and erases the keys: messages that have begun have theirs. */
+  end(): void {
+    this.#ended = true
+    this.lease.keys.erase()
+  }
+}
+
+export class Pairs {
+  readonly #options: PairsOptions
+  readonly #peers = new Map<string, Peer>()
+  readonly #limits: PairingLimits
+  readonly #seen = new SeenHellos()
+
+  constructor(options: PairsOptions) {
+    this.#options = options
+    this.#limits = new PairingLimits(options.clockMs())
+  }
+
+  /**
+   * Begins a message to a peer, pairing with it first where there is no pair.
+   * @param peer base URL of the peer's sidecar
+   * @throws PairingError, StoreUnavailableError, or what `carry` throws
+   */
+  async begin(peer: string): Promise<SendingMessage> {
+    const state = this.#peer(peer)
+    for (;;) {
+      const message = state.sending?.next(this.#options.clockMs())
+      if (message) return message
+      state.opening ??= this.#open(peer, state).finally(() => {
+        state.opening = undefined
+      })
+      await state.opening
+    }
+  }
+
+  /** The peer does not know this pair any more: the next message is of another one. */
+  async lost(peer: string, pairId: Buffer): Promise<void> {
+    const state = this.#peers.get(peer)
+    if (state?.sending?.lease.pairId.equals(pairId)) state.sending.end()
+    try {
+      await this.#options.store.dropOutbound(peer, pairId)
+    } catch (error) {
+      // The next message is told that, if it still is so.
+      if (!(error instanceof StoreUnavailableError)) throw error
+    }
+  }
+
+  /** Erases the keys of what has ended: to be called every few seconds, as there may be no call for long. */
+  sweep(): void {
+    const { store, clockMs } = this.#options
+    for (const { sending } of this.#peers.values())
+      if (sending && sending.lease.endsAtMs <= clockMs()) sending.end()
+    store.sweep()
+  }
+
+  /**
+   * Finds the keys of a message that came in.
+   * @throws Reject unknown_pair, state_lost, block_out_of_reach or state_unavailable
+   */
+  async accept(header: MessageHeader): Promise<ReceivingMessage> {
+    const { identity, store, clockMs } = this.#options
+    // Forged ids die here, without a look-up.
+    if (!ownerOf(identity.secrets, header.pairId)) throw new Reject('unknown_pair')
+    const pair = await available(store.findInbound(header.pairId))
+    if (!pair) throw new Reject('state_lost')
+    const { request, response } = pair.keys(header.block, header.index, clockMs())
+    const claim = async () => {
+      const claimed = await available(store.claim(pair, header.block, header.index))
+      if (claimed === 'gone') throw new Reject('state_lost')
+      if (claimed === 'out-of-reach') throw new Reject('block_out_of_reach')
+      if (claimed !== 'new') throw new Reject('replayed')
+    }
+    return {
+      requestKey: request,
+      responseKey: response,
+      chunkBytesMax: pair.chunkBytesMax,
+      peer: pair.peer,
+      claim,
+    }
+  }
+
+  /**
+   * Answers a pairing (m1) with m2, once the store has acknowledged the pair.
+   * @throws Reject
+   */
+  async answer(hello: Buffer): Promise<Buffer> {
+    const { identity, store, random, nowMs, clockMs, onEvent } = this.#options
+    const opened = openHello(identity, hello, {
+      now: nowMs(),
+      seen: (hash) => this.#seen.has(hash, clockMs()),
+    })
+    if (!this.#limits.take(opened.initiatorName, clockMs())) throw new Reject('rate_limited')
+    this.#seen.add(opened.hash, clockMs())
+    if (!(await available(store.firstSight(opened.hash)))) throw new Reject('replayed')
+    const { answer, pair } = opened.accept({ random, ...GRANT })
+    await available(store.addInbound(receivingPair(pair), 1000 * pair.ttlS))
+    onEvent({ role: 'responder', peer: pair.peerName })
+    return answer
+  }
+
+  /**
+   * The record that tells a reject to the initiator.
+   * @param bytes the message or m1 that it answers, as far as it was read
+   * @param kind which of both
+   */
+  async rejectRecord(
+    reject: Reject,
+    bytes: Buffer,
+    kind: 'message' | 'pairing',
+  ): Promise<{ status: number; body: Buffer }> {
+    const { identity, store, nowMs } = this.#options
+    const secret = namedSecret(identity, bytes, kind) ?? identity.secrets[0]!
+    const storeAgeMs = await store.ageMs().catch(() => 0)
+    const body = rejectRecord({
+      name: reject.code,
+      secret,
+      echo: echoOf(bytes, kind),
+      timeMs: nowMs(),
+      storeAgeMs,
+    })
+    return { status: REJECTS[reject.code].status, body }
+  }
+
+  /** Reads what answered a message instead of a response; undefined when it is no reject record. */
+  readReject(body: Buffer, sent: Buffer, kind: 'message' | 'pairing'): ReturnType<typeof parseReject> {
+    return parseReject(body, this.#options.identity.secrets, echoOf(sent, kind))
+  }
+
+  async #open(peer: string, state: Peer): Promise<void> {
+    const { store } = this.#options
+    let lease = await store.lease(peer, this.#stopSending(state))
+    if (!lease) {
+      await this.#paired(peer, state)
+      lease = await store.lease(peer)
+    }
+    // It has lost what it acknowledged a moment ago.
+    if (!lease) throw new StoreUnavailableError()
+    state.sending = new Sending(lease)
+    if (lease.pairEnds && !state.pairing) this.#renew(peer, state)
+  }
+
+  /** Make before break: the next pair is made while the last one still serves, and taken into use at once. */
+  #renew(peer: string, state: Peer): void {
+    this.#paired(peer, state).then(
+      // A pair that nobody uses would die at its responder within 30 s.
+      () => state.sending?.end(),
+      (error) => this.#options.onEvent({ role: 'initiator', peer, error }),
+    )
+  }
+
+  /** Resolves when a new pair is kept. Whoever asks meanwhile gets the same one. */
+  #paired(peer: string, state: Peer): Promise<void> {
+    state.pairing ??= this.#pair(peer, state).finally(() => {
+      state.pairing = undefined
+    })
+    return state.pairing
+  }
+
+  async #pair(peer: string, state: Peer): Promise<void> {
+    const { identity, store, onEvent } = this.#options
+    let adjusted = false
+    for (let listed = 0; listed < identity.secrets.length; ) {
+      const { pair, refused } = await this.#tryToPair(peer, state, identity.secrets[listed]!)
+      if (pair) {
+        await store.addOutbound({
+          id: pair.id,
+          peer,
+          name: pair.peerName,
+          chainKey: firstChainKey(pair.secret),
+          chunkBytesMax: pair.chunkBytesMax,
+          leaseMs: pair.leaseMs,
+          ttlMs: 1000 * pair.ttlS,
+        })
+        onEvent({ role: 'initiator', peer })
+        return
+      }
+      if (refused === 'clock_skew' && !adjusted) adjusted = true
+      else if (refused === 'psk_unknown') listed++
+      else throw new PairingError('refused', `The peer refused to pair: ${refused}.`, refused)
+    }
+    throw new PairingError(
+      'secret-mismatch',
+      'The peer does not know our CLIENT_ID_SECRET: it must be the same on both sides.',
+      'psk_unknown',
+    )
+  }
+
+  /** One m1, sent once: its pair, or the reject that it got. */
+  async #tryToPair(peer: string, state: Peer, secret: MeshSecret): Promise<Outcome> {
+    const { identity, carry, random, nowMs } = this.#options
+    const now = nowMs() + state.clockOffsetMs
+    const { hello, finish } = initiate(identity, { secret, responderName: '', random, now })
+    const { status, body } = await carry(peer, hello)
+    if (status === 200) {
+      try {
+        return { pair: finish(body) }
+      } catch (error) {
+        if (!(error instanceof Reject)) throw error
+        throw new PairingError(
+          'not-a-relay',
+          'What answered the pairing did not prove that it is a relay with our secret.',
+        )
+      }
+    }
+    const reject = this.readReject(body, hello, 'pairing')
+    if (!reject) {
+      if (status === 502 || status === 503 || status === 504) {
+        throw new PairingError(
+          'unavailable',
+          `Something between us and the peer's sidecar answered ${status}.`,
+        )
+      }
+      throw new PairingError(
+        'not-a-relay',
+        `What answers there is no relay: it answered the pairing with status ${status}.`,
+      )
+    }
+    if (reject.name === 'psk_unknown') return { refused: reject.name }
+    if (!reject.authentic) {
+      throw new PairingError(
+        'refused',
+        `The peer refused to pair, but could not prove who it is: ${reject.name}.`,
+        reject.name,
+      )
+    }
+    if (reject.name === 'clock_skew') state.clockOffsetMs = reject.timeMs - nowMs()
+    return { refused: reject.name }
+  }
+
+  #stopSending(state: Peer): Spent | undefined {
+    const { sending } = state
+    state.sending = undefined
+    if (!sending) return undefined
+    sending.end()
+    return { pairId: sending.lease.pairId, messages: sending.messages }
+  }
+
+  #peer(peer: string): Peer {
+    let state = this.#peers.get(peer)
+    if (state) return state
+    if (this.#peers.size >= PEERS_MAX) {
+      const [oldest, gone] = this.#peers.entries().next().value!
+      this.#stopSending(gone)
+      this.#peers.delete(oldest)
+    }
+    state = { sending: undefined, opening: undefined, pairing: undefined, clockOffsetMs: 0 }
+    this.#peers.set(peer, state)
+    return state
+  }
+}
+
+function receivingPair(pair: AgreedPair): ReceivingPair {
+  const { id, peerName, mesh, chunkBytesMax, secret } = pair
+  return new ReceivingPair({ id, peer: peerName, mesh, chunkBytesMax, chainKey: firstChainKey(secret) })
+}
+
+/** The secret that the sender named: by psk_id in a pairing, by the tag of the pair's id in a message. */
+function namedSecret(identity: Identity, bytes: Buffer, kind: 'message' | 'pairing'): MeshSecret | undefined {
+  if (kind === 'message')
+    return bytes.length < 26 ? undefined : ownerOf(identity.secrets, bytes.subarray(2, 26))
+  return identity.secrets.find((secret) => bytes.length >= 12 && secret.pskId.equals(bytes.subarray(4, 12)))
+}
+
+/** A store that is away is told to the initiator as what it is. */
+async function available<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer
+  } catch (error) {
+    if (error instanceof StoreUnavailableError) throw new Reject('state_unavailable')
+    throw error
+  }
+}

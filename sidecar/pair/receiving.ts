@@ -1,0 +1,127 @@
+import {
+  BLOCK_LEASE_MS,
+  BLOCKS_PER_WINDOW,
+  BLOCKS_SKIP_MAX,
+  BlockKeys,
+  type MessageKeyPair,
+  nextBlock,
+} from './ratchet.ts'
+import { Reject } from './reject.ts'
+import type { MeshSecret } from './secrets.ts'
+
+/** How long a block may still be used after it was first seen: a lease, and as long again on the way, in ms. */
+const BLOCK_LIFE_MS = 2 * BLOCK_LEASE_MS
+/** No more can be alive at once: they were leased, at the limit of BLOCKS_PER_WINDOW, within twice the window. */
+const BLOCKS_ALIVE_MAX = 2 * BLOCKS_PER_WINDOW
+
+/**
+ * A pair as its responder holds it: which blocks may still be used, and their keys.
+ *
+ * Blocks are derived at most 64 above the highest that authenticated, once each; a block that has died is erased,
+ * and so are all below it (relay1 section 4).
+ */
+export class ReceivingPair {
+  readonly id: Buffer
+  /** what the initiator calls itself */
+  readonly peer: string
+  /** the secret under which the pair was made */
+  readonly mesh: MeshSecret
+  readonly chunkBytesMax: number
+  #chainKey: Buffer
+  /** the block that #chainKey gives */
+  #next = 0
+  /** the lowest block that is not dead */
+  #floor = 0
+  #highest = 0
+  /** of the blocks that are derived, and of which no message has authenticated */
+  readonly #secrets = new Map<number, Buffer>()
+  /** of the blocks of which a message has authenticated */
+  readonly #blocks = new Map<number, BlockKeys>()
+  readonly #firstSeenMs = new Map<number, number>()
+  #erased = false
+
+  /** @param chainKey ck_0; owned, and erased, by this object */
+  constructor(pair: { id: Buffer; peer: string; mesh: MeshSecret; chunkBytesMax: number; chainKey: Buffer }) {
+    this.id = pair.id
+    this.peer = pair.peer
+    this.mesh = pair.mesh
+    this.chunkBytesMax = pair.chunkBytesMax
+    this.#chainKey = pair.chainKey
+  }
+
+  /** The highest block that authenticated. */
+  get block(): number {
+    return this.#highest
+  }
+
+  /**
+   * The keys of a message.
+   * @param nowMs monotonic
+   * @throws Reject block_out_of_reach when its block is dead, or too far ahead; state_lost after `erase`
+   */
+  keys(block: number, index: number, nowMs: number): MessageKeyPair {
+    if (this.#erased) throw new Reject('state_lost')
+    if (block < this.floor(nowMs) || block > this.#highest + BLOCKS_SKIP_MAX)
+      throw new Reject('block_out_of_reach')
+    const known = this.#blocks.get(block)
+    if (known) return known.keys(index)
+    if (!this.#firstSeenMs.has(block) && this.#firstSeenMs.size >= BLOCKS_ALIVE_MAX)
+      throw new Reject('block_out_of_reach')
+    while (this.#next <= block) this.#derive()
+    // Pages are kept for blocks that have authenticated alone: a forged message leaves none behind.
+    const passing = new BlockKeys(copy(this.#secrets.get(block)!))
+    try {
+      return passing.keys(index)
+    } finally {
+      passing.erase()
+    }
+  }
+
+  /** A message of this block authenticated. */
+  authenticated(block: number, nowMs: number): void {
+    if (!this.#firstSeenMs.has(block)) this.#firstSeenMs.set(block, nowMs)
+    if (block > this.#highest) this.#highest = block
+    const secret = this.#secrets.get(block)
+    if (!secret) return
+    this.#secrets.delete(block)
+    this.#blocks.set(block, new BlockKeys(secret))
+  }
+
+  /** The lowest block that is not dead; what is below it has been erased. */
+  floor(nowMs: number): number {
+    const before = this.#floor
+    for (const [block, firstSeenMs] of this.#firstSeenMs)
+      if (firstSeenMs + BLOCK_LIFE_MS <= nowMs && block >= this.#floor) this.#floor = block + 1
+    while (this.#next < this.#floor) this.#derive()
+    for (let dead = before; dead < this.#floor; dead++) this.#forget(dead)
+    return this.#floor
+  }
+
+  /** Forgets all keys; none can be had any more. */
+  erase(): void {
+    this.#erased = true
+    this.#chainKey.fill(0)
+    for (let block = this.#floor; block < this.#next; block++) this.#forget(block)
+  }
+
+  #derive(): void {
+    const { blockSecret, nextChainKey } = nextBlock(this.#chainKey, this.#next)
+    this.#chainKey.fill(0)
+    this.#chainKey = nextChainKey
+    this.#secrets.set(this.#next++, blockSecret)
+  }
+
+  #forget(block: number): void {
+    this.#firstSeenMs.delete(block)
+    this.#secrets.get(block)?.fill(0)
+    this.#secrets.delete(block)
+    this.#blocks.get(block)?.erase()
+    this.#blocks.delete(block)
+  }
+}
+
+function copy(secret: Buffer): Buffer {
+  const copied = Buffer.allocUnsafeSlow(secret.length)
+  secret.copy(copied)
+  return copied
+}

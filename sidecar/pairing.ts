@@ -1,0 +1,102 @@
+/** Pairing as this sidecar does it: over its client for peers, and with what it tells an app that has to wait in vain. */
+import { randomBytes } from 'node:crypto'
+import { Attempt, type RequestHead, WholeBody } from './call.ts'
+import type { Config } from './config.ts'
+import { SidecarError } from './errors.ts'
+import { readAtMost } from './http/body-limits.ts'
+import type { PeerClient } from './http/peer-client.ts'
+import { SendError } from './http/send-error.ts'
+import { type CarriedAnswer, type PairEvent, PairingError, Pairs } from './pair/pairs.ts'
+import { meshSecret } from './pair/secrets.ts'
+import { type PairStore, StoreUnavailableError } from './pair/store.ts'
+
+const PAIR_HEAD: RequestHead = {
+  method: 'POST',
+  scheme: 'http',
+  authority: '',
+  path: '/api/mte-pair',
+  fields: ['content-type', 'application/octet-stream', 'cache-control', 'no-store, no-transform'],
+}
+/** More than any answer to a pairing. */
+const ANSWER_BYTES_MAX = 4096
+
+/** The pairs of a sidecar with this configuration. */
+export async function createPairs(
+  config: Pick<Config, 'name' | 'clientIdSecrets' | 'responseTimeoutMs'>,
+  parts: {
+    store: PairStore
+    client: Pick<PeerClient, 'send'>
+    clockMs(): number
+    onEvent(event: PairEvent): void
+  },
+): Promise<Pairs> {
+  const { name, clientIdSecrets, responseTimeoutMs } = config
+  const { store, client, clockMs, onEvent } = parts
+  return new Pairs({
+    identity: { name, secrets: await Promise.all(clientIdSecrets.map((secret) => meshSecret(secret, name))) },
+    store,
+    carry: (peer, hello) => carry(client, peer, hello, responseTimeoutMs),
+    random: randomBytes,
+    nowMs: Date.now,
+    clockMs,
+    onEvent,
+  })
+}
+
+/** What an app is told where there is no pair to send with; an error of another kind is given back as it is. */
+export function pairingProblem(error: unknown, url: string): unknown {
+  if (error instanceof StoreUnavailableError) {
+    return new SidecarError('state-unavailable', 'The store of the pairs is away.', { cause: error })
+  }
+  if (error instanceof SendError) {
+    if (isNoHttp(error.cause)) {
+      return new SidecarError('not-a-relay', `What answers there speaks no HTTP. (${url})`, { cause: error })
+    }
+    const detail = `The peer's sidecar at ${url} did not answer: ${error.message}.`
+    return new SidecarError('peer-unreachable', detail, {
+      cause: error,
+      ...(error.timedOut ? { status: 504 } : {}),
+    })
+  }
+  if (!(error instanceof PairingError)) return error
+  return new SidecarError(CODES[error.reason], `${error.message} (${url})`, { cause: error })
+}
+
+/** Is it a failure of node:http's parser? */
+function isNoHttp(cause: unknown): boolean {
+  return (cause as NodeJS.ErrnoException | undefined)?.code?.startsWith('HPE_') ?? false
+}
+
+const CODES = {
+  'secret-mismatch': 'secret-mismatch',
+  'not-a-relay': 'not-a-relay',
+  refused: 'pairing-refused',
+  unavailable: 'peer-unreachable',
+} as const satisfies Record<PairingError['reason'], string>
+
+/** Posts a pairing message; many calls may wait for it, so that one of them goes away does not end it. */
+async function carry(
+  client: Pick<PeerClient, 'send'>,
+  peer: string,
+  hello: Buffer,
+  answerTimeoutMs: number,
+): Promise<CarriedAnswer> {
+  const attempt = new Attempt()
+  const { head, body } = await client.send(peer, { head: PAIR_HEAD, body: new WholeBody(hello) }, attempt)
+  const late = new SendError('response-timeout', true)
+  const timer = setTimeout(
+    () => attempt.abandon(new SidecarError('idle-timeout', late.message)),
+    answerTimeoutMs,
+  )
+  try {
+    const answer = await readAtMost(body, ANSWER_BYTES_MAX)
+    if (answer.length > ANSWER_BYTES_MAX)
+      attempt.abandon(new SidecarError('not-a-relay', 'The answer is too long.'))
+    return { status: head.status, body: answer }
+  } catch (error) {
+    // No call is cut off by that: nothing of it has been sent.
+    throw attempt.abandoned ? late : new SendError('reset', true, error)
+  } finally {
+    clearTimeout(timer)
+  }
+}

@@ -1,0 +1,63 @@
+/** The sidecar as a process: what it does with signals, and with errors that nothing else caught. */
+import { setTimeout as delay } from 'node:timers/promises'
+import { type App, startApp } from './app.ts'
+import type { Config } from './config.ts'
+import { createLogger, type Logger } from './log.ts'
+
+/**
+ * Runs a sidecar until a signal, and then ends the process: with 0 once open requests are answered or their time is
+ * over, with 1 at a second signal or after a failure.
+ * @param warnings about the configuration, to be logged
+ */
+export async function run(config: Config, warnings: readonly string[]): Promise<void> {
+  const log = createLogger(config.logLevel)
+  for (const warning of warnings) log.warn(warning)
+  process.on('uncaughtException', (error: unknown) => {
+    log.error({ err: error }, 'the sidecar failed and stops')
+    process.exit(1)
+  })
+  const starting = startApp(config, log)
+  stopOnSignal(starting, config.drainMs, log)
+  try {
+    await starting
+  } catch (error) {
+    const why = listenMistake(error as NodeJS.ErrnoException, config)
+    if (why === undefined) throw error
+    log.error(why)
+    process.exit(1)
+  }
+}
+
+function stopOnSignal(starting: Promise<App>, drainMs: number, log: Logger): void {
+  let stopping = false
+  const stop = async (signal: NodeJS.Signals) => {
+    if (stopping) process.exit(1)
+    stopping = true
+    const app = await starting
+    log.info({ signal }, 'draining')
+    const drained = app.drain().then(() => true)
+    if (!(await Promise.race([drained, delay(drainMs, false)]))) {
+      log.warn('DRAIN_SECONDS are over: requests that are still open are reset')
+    }
+    await app.close()
+    log.info('stopped')
+    process.exit(0)
+  }
+  process.on('SIGTERM', stop)
+  process.on('SIGINT', stop)
+}
+
+/** Which variable is to blame when a port cannot be listened on; undefined for other errors. */
+function listenMistake(
+  { syscall, code, port }: NodeJS.ErrnoException & { port?: number },
+  config: Config,
+): string | undefined {
+  if (syscall === 'getaddrinfo')
+    return `ADMIN_HOST: has no address that is known here (${code}); 127.0.0.1 is the usual one`
+  if (syscall !== 'listen') return undefined
+  if (code === 'EADDRNOTAVAIL') return `ADMIN_HOST: must be an address of this machine (${code})`
+  const ports = { PORT: config.port, OUTBOUND_PORT: config.outboundPort, ADMIN_PORT: config.adminPort }
+  const variable = Object.entries(ports).find(([, configured]) => configured === port)?.[0]
+  const why = code === 'EADDRINUSE' ? 'another process listens there' : 'the system does not allow it'
+  return `${variable}: cannot listen on port ${port}, as ${why} (${code}); set another port, or 0 for a free one`
+}

@@ -1,0 +1,103 @@
+/** What answers behind every pair: one nginx, and a sink for big bodies. */
+import { once } from 'node:events'
+import { mkdirSync, truncateSync, writeFileSync } from 'node:fs'
+import http from 'node:http'
+import type { AddressInfo } from 'node:net'
+import path from 'node:path'
+import { findFreePorts, type Service, startService, waitForAnswer } from './processes.ts'
+import { requireProgram } from './programs.ts'
+
+export const BODY_BYTES = 16_384
+export const SMALL_JSON = JSON.stringify({
+  id: 1,
+  title: 'delectus aut autem',
+  completed: false,
+  userId: 1,
+  note: '0123456789'.repeat(4),
+})
+
+export interface App {
+  /** port of nginx: `/small`, `/16k`, POST to `/post`, and whatever is in the folder */
+  nginx: number
+  /** port of the sink, which answers with 200 once it has read the bytes that `?bytes=` asks for, and 400 otherwise */
+  sink: number
+  /** what nginx serves */
+  folder: string
+  service: Service
+}
+
+/** Starts the app in an empty folder; it stays until the benchmark ends. */
+export async function startApp(folder: string): Promise<App> {
+  const www = path.join(folder, 'www')
+  mkdirSync(www, { recursive: true })
+  writeFileSync(path.join(www, '16k'), 'x'.repeat(BODY_BYTES))
+  const [nginx] = await findFreePorts(1)
+  const config = path.join(folder, 'nginx.conf')
+  writeFileSync(config, nginxConfig(nginxServers(nginx!, folder)))
+  const service = startService('app', requireProgram('nginx'), nginxArgs(config), folder)
+  await waitForAnswer(nginx!, [service])
+  return { nginx: nginx!, sink: await startSink(), folder: www, service }
+}
+
+/** Makes a file of zeros that takes no room on the disk. */
+export function makeSparseFile(file: string, bytes: number): { path: string; bytes: number } {
+  writeFileSync(file, '')
+  truncateSync(file, bytes)
+  return { path: file, bytes }
+}
+
+/** A whole configuration of nginx: one worker, keep-alive, no access log, no limits, everything in its own folder. */
+export function nginxConfig(servers: string): string {
+  const places = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
+  return `
+worker_processes 1; daemon off; user root; pid nginx.pid; error_log stderr;
+events { worker_connections 4096; }
+http {
+  access_log off; keepalive_requests 1000000000; client_max_body_size 0;
+  ${places.map((place) => `${place}_temp_path temp_${place};`).join(' ')}
+  ${servers}
+}`
+}
+
+export function nginxArgs(config: string): string[] {
+  return ['-e', 'stderr', '-p', path.dirname(config), '-c', config]
+}
+
+/**
+ * The app's servers. `return` answers before the body is read, so POSTs take a second hop: proxy_pass reads the
+ * whole body first, and then sends nothing of it.
+ */
+function nginxServers(port: number, folder: string): string {
+  const hop = path.join(folder, 'hop.sock')
+  return `
+  upstream hop { server unix:${hop}; keepalive 64; }
+  server {
+    listen 127.0.0.1:${port} reuseport; sendfile on;
+    location /small { default_type application/json; return 200 '${SMALL_JSON}'; }
+    location /post {
+      client_body_buffer_size ${2 * BODY_BYTES};
+      proxy_pass http://hop; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_pass_request_body off; proxy_set_header Content-Length ""; proxy_method GET;
+    }
+    location / { root www; }
+  }
+  server { listen unix:${hop}; location / { default_type application/json; return 200 '${SMALL_JSON}'; } }`
+}
+
+async function startSink(): Promise<number> {
+  const server = http.createServer((request, response) => {
+    const wanted = Number(new URL(request.url!, 'http://app').searchParams.get('bytes') ?? 0)
+    let received = 0
+    request.on('data', (piece: Buffer) => {
+      received += piece.length
+    })
+    request.on('end', () => {
+      response.statusCode = received === wanted ? 200 : 400
+      response.end()
+    })
+    request.on('error', () => {}) // the caller tells that its call broke
+  })
+  server.unref()
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  return (server.address() as AddressInfo).port
+}

@@ -1,0 +1,91 @@
+/**
+ * Runs the tests and says what failed; the last line is `N passed, N failed`.
+ *
+ *     npm test                  types, linter, every *.test.ts, and how much of sidecar/ they covered
+ *     npm test -- test/pair     only the *.test.ts files there, and nothing else
+ *     npm run e2e               every *.e2e.ts: real components and big bodies, one file after the other
+ */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { globSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { parseArgs } from 'node:util'
+import { type Outcome, runTestFile } from './support/test-file.ts'
+
+process.chdir(path.dirname(import.meta.dirname))
+const { values, positionals } = parseArgs({ options: { e2e: { type: 'boolean' } }, allowPositionals: true })
+const kind = values.e2e
+  ? { suffix: '.e2e.ts', atATime: 1, deadlineMs: 10 * 60_000 }
+  : { suffix: '.test.ts', atATime: 2, deadlineMs: 3 * 60_000 }
+const all = !values.e2e && positionals.length === 0
+
+const interruption = new AbortController()
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => interruption.abort())
+
+const outcomes: Outcome[] = []
+if (all) for (const script of ['typecheck', 'lint']) report(await check(script))
+await (all ? withCoverage(runFiles) : runFiles(process.env))
+summarize()
+
+async function runFiles(env: NodeJS.ProcessEnv): Promise<void> {
+  const limits = { deadlineMs: kind.deadlineMs, leaveMs: 5_000, interrupted: interruption.signal }
+  const files = (positionals.length > 0 ? positionals : ['test']).flatMap(findFiles)
+  const worker = async () => {
+    for (let file = files.shift(); file; file = files.shift()) {
+      if (interruption.signal.aborted) report(failure(file, 'was not run: interrupted'))
+      else report(await runTestFile(file, limits, env))
+    }
+  }
+  await Promise.all(Array.from({ length: kind.atATime }, worker))
+}
+
+/** Runs `run` so that every process of it records what it covers; the report and the thresholds are c8's. */
+async function withCoverage(run: (env: NodeJS.ProcessEnv) => Promise<void>): Promise<void> {
+  const folder = mkdtempSync(path.join(os.tmpdir(), 'mte-sidecar-coverage-'))
+  try {
+    await run({ ...process.env, NODE_V8_COVERAGE: folder })
+    report(await check('coverage', '--temp-directory', folder))
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+function findFiles(place: string): string[] {
+  const isFile = statSync(place, { throwIfNoEntry: false })?.isFile()
+  const files = isFile ? [place] : globSync(`${place}/**/*${kind.suffix}`).sort()
+  if (files.length === 0) report(failure(place, `has no file of tests (*${kind.suffix})`))
+  return files
+}
+
+/** Runs a script of package.json whose exit status is the verdict. */
+async function check(script: string, ...args: string[]): Promise<Outcome> {
+  const child = spawn('npm', ['run', '--silent', script, '--', ...args], { stdio: 'inherit' })
+  const [status] = await once(child, 'exit')
+  return status === 0
+    ? { name: script, passed: 1, failed: 0, complaints: [], output: '' }
+    : failure(script, 'failed, see what it printed above')
+}
+
+function failure(name: string, complaint: string): Outcome {
+  return { name, passed: 0, failed: 1, complaints: [complaint], output: '' }
+}
+
+function report(outcome: Outcome): void {
+  outcomes.push(outcome)
+  if (outcome.failed > 0) console.log(`${outcome.output}\n✘ ${outcome.name}: ${outcome.failed} failed\n`)
+  else console.log(`✔ ${outcome.name}: ${outcome.passed} passed`)
+}
+
+function summarize(): void {
+  let passed = 0
+  let failed = 0
+  console.log()
+  for (const outcome of outcomes) {
+    passed += outcome.passed
+    failed += outcome.failed
+    for (const complaint of outcome.complaints) console.log(`✘ ${outcome.name}: ${complaint}`)
+  }
+  console.log(`${passed} passed, ${failed} failed`)
+  process.exitCode = failed === 0 && passed > 0 ? 0 : 1
+}
