@@ -7,6 +7,7 @@ import { asSidecarError } from '../errors.ts'
 import { repeatability } from '../repeatability.ts'
 import { connectOptions } from './connect-options.ts'
 import { asNodeWritesThem, contentLength, field, fieldsFromRaw, withoutFields } from './fields.ts'
+import { letGo } from './let-go.ts'
 import { expectEnd, lengthDiffers, pump, WHOLE_BYTES_MAX } from './pump.ts'
 import { SendError } from './send-error.ts'
 import { type Alive, cutOff, messageBody, type StreamBody } from './stream-body.ts'
@@ -202,7 +203,10 @@ class Http1Call implements Alive {
     })
     client.on('response', (response) => this.#onResponse(response))
     client.on('error', (error) => this.#broken(client, error))
-    client.on('close', () => this.#broken(client, undefined))
+    client.on('close', () => {
+      letGo(client)
+      this.#broken(client, undefined)
+    })
     if (client.reusedSocket) this.#onConnected()
     else {
       this.#timer = setTimeout(

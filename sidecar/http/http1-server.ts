@@ -5,6 +5,7 @@ import { asSidecarError, SidecarError } from '../errors.ts'
 import { Exchange, type ServerOptions } from './exchange.ts'
 import { asNodeWritesThem, contentLength, field, isBodyless, withoutFields } from './fields.ts'
 import { type Http1Head, readHttp1Head } from './http1-head.ts'
+import { letGo } from './let-go.ts'
 import { problem } from './problem.ts'
 import { expectEnd, lengthDiffers, pump, WHOLE_BYTES_MAX } from './pump.ts'
 import { messageBody, type StreamBody } from './stream-body.ts'
@@ -120,6 +121,7 @@ export class Http1Server {
     const call = new Http1Exchange(request, response, this.#options, () => this.#draining)
     connection.call = call
     response.on('close', () => {
+      letGo(response)
       if (connection.call === call) connection.call = undefined
       call.closed()
       if (this.#draining) socket.destroySoon()

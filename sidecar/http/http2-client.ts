@@ -4,6 +4,7 @@ import { asSidecarError } from '../errors.ts'
 import { fieldsFromRaw } from './fields.ts'
 import type { ClientOptions } from './http1-client.ts'
 import { connectHttp2, type Http2Session } from './http2-session.ts'
+import { letGo } from './let-go.ts'
 import { pump, WHOLE_BYTES_MAX } from './pump.ts'
 import { SendError } from './send-error.ts'
 import { type Alive, http2Body, type StreamBody } from './stream-body.ts'
@@ -202,6 +203,7 @@ class Http2Call implements Alive {
   }
 
   #onClose(stream: ClientHttp2Stream): void {
+    letGo(stream)
     this.#session.ended()
     if (this.#answered) clearTimeout(this.#timer)
     else this.#fail(new SendError('reset', !stream.pending, this.#cause))

@@ -5,6 +5,7 @@ import { SidecarError } from '../errors.ts'
 import { badRequest, Exchange, headTooLarge, type ServerOptions } from './exchange.ts'
 import { contentLength, FIELDS_MAX, fieldsFromRaw, isBodyless } from './fields.ts'
 import { CONNECTION_WINDOW_BYTES, sessionOptions } from './http2-settings.ts'
+import { letGo } from './let-go.ts'
 import { expectEnd, lengthDiffers, pump, WHOLE_BYTES_MAX } from './pump.ts'
 import { http2Body, type StreamBody } from './stream-body.ts'
 
@@ -76,6 +77,7 @@ class Http2Exchange extends Exchange {
     this.#options = options
     stream.on('error', ignore)
     stream.on('close', () => {
+      letGo(stream)
       // By then all of the app's answer has been read: there is nothing left to abort.
       if (this.#ended) this.finish()
       else this.gone(new SidecarError('caller-gone', 'The caller reset the stream.'))

@@ -40,6 +40,8 @@ interface Inbound {
   endsAtMs: number
   messages: number
   marks: Map<number, Bitmap>
+  /** when it was used last, in uses of any pair */
+  usedAt: number
 }
 
 /** Pairs in the memory of this process: they end with it. */
@@ -49,8 +51,9 @@ export class MemoryStore implements PairStore {
   #losslessSinceMs: number
   /** by peer, the newest pair first; the peer that was paired with least recently comes first */
   readonly #outbound = new Map<string, Outbound[]>()
-  /** by pair id in hex, the least recently used first */
+  /** by pair id in hex */
   readonly #inbound = new Map<string, Inbound>()
+  #uses = 0
   readonly #hellos = new SeenHellos()
 
   /** @param clockMs a monotonic clock */
@@ -97,10 +100,7 @@ export class MemoryStore implements PairStore {
   async addInbound(pair: ReceivingPair, ttlMs: number): Promise<void> {
     const nowMs = this.#clockMs()
     if (this.#inbound.size >= INBOUND_PAIRS_MAX) this.sweep()
-    if (this.#inbound.size >= INBOUND_PAIRS_MAX) {
-      const [key, inbound] = this.#inbound.entries().next().value!
-      this.#forget(key, inbound, nowMs)
-    }
+    if (this.#inbound.size >= INBOUND_PAIRS_MAX) this.#forgetLeastUsed(nowMs)
     this.#inbound.set(pair.id.toString('hex'), {
       pair,
       ttlMs,
@@ -108,6 +108,7 @@ export class MemoryStore implements PairStore {
       endsAtMs: nowMs + Math.min(UNCONFIRMED_TTL_MS, ttlMs),
       messages: 0,
       marks: new Map(),
+      usedAt: ++this.#uses,
     })
   }
 
@@ -196,9 +197,14 @@ export class MemoryStore implements PairStore {
       this.#forget(key, inbound, inbound.endsAtMs)
       return undefined
     }
-    this.#inbound.delete(key)
-    this.#inbound.set(key, inbound)
+    inbound.usedAt = ++this.#uses
     return inbound
+  }
+
+  #forgetLeastUsed(nowMs: number): void {
+    let least: [string, Inbound] | undefined
+    for (const entry of this.#inbound) if (!least || entry[1].usedAt < least[1].usedAt) least = entry
+    if (least) this.#forget(...least, nowMs)
   }
 
   /** @param endedAtMs from when on none of its messages could run */
