@@ -15,8 +15,7 @@ import type { Logger } from './log.ts'
 import { Outbound } from './outbound.ts'
 import { OutboundToken } from './outbound-token.ts'
 import { MemoryStore } from './pair/memory-store.ts'
-import type { PairEvent } from './pair/pairs.ts'
-import { createPairs } from './pairing.ts'
+import { createPairs, pairingLog } from './pairing.ts'
 import { watchPeersFile } from './peers-file.ts'
 import { randomPool } from './random.ts'
 import { Routes } from './routes.ts'
@@ -68,7 +67,7 @@ export async function startApp(config: Config, log: Logger): Promise<App> {
     store,
     client: peerClient,
     clockMs,
-    onEvent: (event) => logPairing(log, event),
+    onEvent: pairingLog(log, clockMs),
   })
   const sweeper = setInterval(() => pairs.sweep(), SWEEP_MS).unref()
   const outbound = new Outbound({
@@ -156,10 +155,4 @@ function watchPeers(path: string, routes: Routes, log: Logger): { close(): void 
     },
     onMistake: (message) => log.warn(`PEERS_FILE ${message}; the peers stay as they were`),
   })
-}
-
-function logPairing(log: Logger, { role, peer, error }: PairEvent): void {
-  if (error === undefined) log.info({ role, peer }, 'paired')
-  else
-    log.warn({ role, peer, reason: error instanceof Error ? error.message : String(error) }, 'could not pair')
 }

@@ -14,8 +14,9 @@ const ADVICE: Partial<Record<ErrorCode, string>> = {
     "Is the peer's sidecar running, and is this the address and PORT of it that can be reached from here?",
   'not-a-relay':
     "The URL must be that of the peer's sidecar (its PORT), not of its app or of something in between that answers itself.",
-  'secret-mismatch': 'Set CLIENT_ID_SECRET to the same value on both sides.',
-  'pairing-refused': "Compare both sides' clocks, and look at the log of the peer's sidecar.",
+  'secret-mismatch': 'Give both sidecars the same CLIENT_ID_SECRET, and restart the one that you change.',
+  'pairing-refused':
+    'clock_skew: set the clocks of both machines. rate_limited: try again in a minute. Anything else: run the same version on both.',
 }
 
 /**

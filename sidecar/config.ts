@@ -45,7 +45,7 @@ export const VARIABLES = {
   PEERS: variable(
     'peers',
     null,
-    'billing=http://billing:7781,*.shop=http://{host}:{port}: authority that the app calls = base URL of its sidecar; * stands for any text, the longest match wins',
+    'billing=http://billing:8080,*.shop=http://{host}:{port}: authority that the app calls = base URL of its sidecar; * stands for any text, the longest match wins',
   ),
   PEERS_FILE: variable('peersFile', null, 'file with more of them, one a line; read again when it changes'),
   PASS_THROUGH_HOSTS: variable(
@@ -70,7 +70,7 @@ export const VARIABLES = {
     "where peers' sidecars reach this one, on all addresses; 0 takes a free port",
   ),
   OUTBOUND_PORT: variable('portOrOff', '8081', "for the app's outbound calls, on loopback; off closes it"),
-  ADMIN_PORT: variable('port', '8082', '/livez, /readyz, /metrics, on ADMIN_HOST'),
+  ADMIN_PORT: variable('port', '8082', '/livez, /readyz, and from this machine /pairs; on ADMIN_HOST'),
   ADMIN_HOST: variable('listenHost', '127.0.0.1', 'IP address or host name'),
   NAME: variable('name', null, 'what this sidecar calls itself to its peers; unset: the host name'),
   LOG_LEVEL: variable('logLevel', 'info', 'fatal, error, warn, info, debug, trace or silent'),
@@ -98,7 +98,7 @@ export const VARIABLES = {
   MAX_BODY_BYTES: variable(
     'bodyBytes',
     null,
-    'of one request or response; beyond it status 413; unset: no limit',
+    'of the body of one request; beyond it status 413; unset: no limit',
   ),
   DRAIN_SECONDS: variable('seconds', '30', 'time for open requests to finish after SIGTERM'),
 } as const
@@ -173,6 +173,13 @@ const SECRETS = [
 ] as const
 const PORTS = ['PORT', 'OUTBOUND_PORT', 'ADMIN_PORT'] as const
 const GUESSABLE_CHARACTERS = 16
+/** Variables of MTE API Relay that say nothing here, and what does instead. */
+const NOT_SUPPORTED = {
+  MTE_ROUTES:
+    'is not supported, and limits nothing: whoever holds CLIENT_ID_SECRET can call every route of UPSTREAM; let the app refuse those that peers must not call',
+  DOMAIN_MAP:
+    'is not supported; run a sidecar for each upstream, with its own UPSTREAM, NAME and CLIENT_ID_SECRET',
+}
 
 for (const [name, parse] of Object.entries(FORMATS)) {
   convict.addFormat({
@@ -193,7 +200,7 @@ for (const [name, parse] of Object.entries(FORMATS)) {
 export function loadConfig(env: Env): { config: Config; warnings: string[] } {
   const set = withoutEmpty(env)
   const { values, told } = read(set, NAMES)
-  const warnings = [...doubts(values, set), ...misspelt(set)]
+  const warnings = [...doubts(values, set), ...notSupported(set), ...misspelt(set)]
   const mistakes = [...told, ...contradictions(values, set)]
   if (mistakes.length > 0) throw new ConfigError(lines(mistakes), warnings)
   return { config: configOf(values as Values, set), warnings }
@@ -308,6 +315,10 @@ function doubts(values: Partial<Values>, set: Env): string[] {
     told.push({ name: 'DEBUG', what: 'says nothing while LOG_LEVEL is set, which wins; set one of the two' })
   }
   return lines(told)
+}
+
+function notSupported(set: Env): string[] {
+  return Object.entries(NOT_SUPPORTED).flatMap(([name, what]) => (set[name] ? [`${name}: ${what}`] : []))
 }
 
 /** Variables of the environment that are none of ours, but near to one that is not set. */

@@ -38,7 +38,7 @@ export function createLogger(level: LogLevel): Logger {
     formatters: { level: (label: string) => ({ level: label }) },
     serializers: { err: describeError },
   }
-  if (process.stderr.isTTY) return pino(options, pretty({ destination: 2, sync: true }))
+  if (process.stderr.isTTY) return pino(options, pretty({ destination: 2, sync: true, singleLine: true }))
   return pino(options, pino.destination({ dest: 2, sync: true }))
 }
 

@@ -74,8 +74,9 @@ program
 Give the same CLIENT_ID_SECRET to all sidecars that talk to each other. OUTBOUND_TOKEN is between one app and its
 own sidecar; leave it out where every process of the machine may make outbound calls.
 
-Example:
-  mte-sidecar keygen >> .env`,
+Example; the sidecar reads its environment and no file, so the shell reads it:
+  mte-sidecar keygen >> .env
+  set -a; . ./.env; set +a; mte-sidecar run`,
   )
   .action(keygen)
 

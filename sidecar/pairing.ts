@@ -6,6 +6,7 @@ import { SidecarError } from './errors.ts'
 import { readAtMost } from './http/body-limits.ts'
 import type { PeerClient } from './http/peer-client.ts'
 import { SendError } from './http/send-error.ts'
+import type { Logger } from './log.ts'
 import { type CarriedAnswer, type PairEvent, PairingError, Pairs } from './pair/pairs.ts'
 import { meshSecret } from './pair/secrets.ts'
 import { type PairStore, StoreUnavailableError } from './pair/store.ts'
@@ -50,7 +51,7 @@ export function pairingProblem(error: unknown, url: string): unknown {
   }
   if (error instanceof SendError) {
     if (isNoHttp(error.cause)) {
-      return new SidecarError('not-a-relay', `What answers there speaks no HTTP. (${url})`, { cause: error })
+      return new SidecarError('not-a-relay', `What answers at ${url} speaks no HTTP.`, { cause: error })
     }
     const detail = `The peer's sidecar at ${url} did not answer: ${error.message}.`
     return new SidecarError('peer-unreachable', detail, {
@@ -59,7 +60,7 @@ export function pairingProblem(error: unknown, url: string): unknown {
     })
   }
   if (!(error instanceof PairingError)) return error
-  return new SidecarError(CODES[error.reason], `${error.message} (${url})`, { cause: error })
+  return new SidecarError(CODES[error.reason], `${url}: ${error.message}`, { cause: error })
 }
 
 /** Is it a failure of node:http's parser? */
@@ -98,5 +99,22 @@ async function carry(
     throw attempt.abandoned ? late : new SendError('reset', true, error)
   } finally {
     clearTimeout(timer)
+  }
+}
+
+const LOGGED_AGAIN_MS = 60_000
+const LOGGED_MAX = 1000
+
+/** Logs pairings: each that was made, and of those that fail for the same reason with the same peer one a minute. */
+export function pairingLog(log: Logger, clockMs: () => number): (event: PairEvent) => void {
+  const logged = new Map<string, number>()
+  return ({ role, peer, error }) => {
+    if (error === undefined) return log.info({ role, peer }, 'paired')
+    const reason = error instanceof Error ? error.message : 'unknown'
+    const key = `${role} ${peer} ${reason}`
+    if ((logged.get(key) ?? Number.NEGATIVE_INFINITY) + LOGGED_AGAIN_MS > clockMs()) return
+    if (logged.size >= LOGGED_MAX) logged.clear()
+    logged.set(key, clockMs())
+    log.warn({ role, peer, reason }, 'could not pair')
   }
 }

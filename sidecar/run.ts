@@ -4,6 +4,9 @@ import { type App, startApp } from './app.ts'
 import type { Config } from './config.ts'
 import { createLogger, type Logger } from './log.ts'
 
+/** A SIGINT that comes so soon after the first is the same one, in ms. */
+const SAME_SIGINT_MS = 500
+
 /**
  * Runs a sidecar until a signal, and then ends the process: with 0 once open requests are answered or their time is
  * over, with 1 at a second signal or after a failure.
@@ -29,10 +32,12 @@ export async function run(config: Config, warnings: readonly string[]): Promise<
 }
 
 function stopOnSignal(starting: Promise<App>, drainMs: number, log: Logger): void {
-  let stopping = false
+  let stoppedAtMs = Number.NEGATIVE_INFINITY
   const stop = async (signal: NodeJS.Signals) => {
-    if (stopping) process.exit(1)
-    stopping = true
+    // Ctrl-C comes twice under npm: from the terminal, and passed on.
+    if (signal === 'SIGINT' && performance.now() - stoppedAtMs < SAME_SIGINT_MS) return
+    if (stoppedAtMs > Number.NEGATIVE_INFINITY) process.exit(1)
+    stoppedAtMs = performance.now()
     const app = await starting
     log.info({ signal }, 'draining')
     const drained = app.drain().then(() => true)

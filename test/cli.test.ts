@@ -218,6 +218,15 @@ test('a second signal ends the sidecar at once, with the status 1, while a call 
   assert.deepEqual(await exit, [1, null])
 })
 
+test('Ctrl-C that comes twice, as under npm, is one', async () => {
+  const { child, exit, nextLine, reset } = await startWithOpenCall({ DRAIN_SECONDS: '0.6' })
+  child.kill('SIGINT')
+  assert.equal((await nextLine()).msg, 'draining')
+  child.kill('SIGINT')
+  assert.deepEqual(await exit, [0, null])
+  await reset
+})
+
 test('a call that outlasts DRAIN_SECONDS is reset', async () => {
   const { child, exit, reset } = await startWithOpenCall({ DRAIN_SECONDS: '0.1' })
   child.kill('SIGTERM')

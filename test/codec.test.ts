@@ -7,6 +7,7 @@ import { Decoding, encodedInterim, encodedRequest, encodedResponse } from '../si
 import { SidecarError } from '../sidecar/errors.ts'
 import { ResponseDecoder } from '../sidecar/http/bhttp.ts'
 import { HEADER_BYTES, openResponse, RESPONSE_HEADER_BYTES, sealRequest } from '../sidecar/pair/message.ts'
+import { runs } from './support/fuzz.ts'
 import {
   decoded,
   decodingRequest,
@@ -271,7 +272,7 @@ test('any body comes out as it went in, whatever the chunks and however they are
         })
       },
     ),
-    { seed: 1, numRuns: 200 },
+    runs(200),
   )
 })
 

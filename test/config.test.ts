@@ -299,6 +299,14 @@ test('a misspelt variable is told also when the right one is missed', () => {
   assert.deepEqual(warnings, ['CLIENT_SECRET_ID: is no variable of mte-sidecar; CLIENT_ID_SECRET is'])
 })
 
+test('a variable of the original that says nothing here is a warning that tells what to do instead', () => {
+  const warnings = warningsOf({ MTE_ROUTES: '/v1', DOMAIN_MAP: '{}' })
+  assert.match(warnings[0]!, /^MTE_ROUTES: is not supported, and limits nothing: .*; let the app refuse/)
+  assert.match(warnings[1]!, /^DOMAIN_MAP: is not supported; run a sidecar for each upstream/)
+  assert.equal(warnings.length, 2)
+  assert.deepEqual(warningsOf({ MTE_ROUTES: '', DOMAIN_MAP: '' }), [])
+})
+
 test('the ordinary variables of shells, containers, pods and other tools are not taken for misspelt ones', () => {
   const ordinary = `
     HOST HOSTNAME PATH HOME PWD OLDPWD USER LOGNAME SHELL SHLVL TERM LANG LC_ALL TZ EDITOR PAGER TMPDIR MAIL DISPLAY

@@ -5,6 +5,7 @@ import path from 'node:path'
 import tls from 'node:tls'
 import fc from 'fast-check'
 import { baseUrl, checkOnce, FORMATS, hostAndPort, Mistake } from '../sidecar/formats.ts'
+import { runs } from './support/fuzz.ts'
 import { suite } from './support/suite.ts'
 
 const test = suite('formats')
@@ -289,7 +290,7 @@ test('whatever the value, a format gives a value or a mistake of one line that d
           assert.ok(!error.message.includes('\n') && !error.message.includes('hush'), error.message)
         }
       }),
-      { numRuns: 200, seed: 7 },
+      runs(200),
     )
   }
 })

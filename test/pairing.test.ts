@@ -2,11 +2,12 @@ import assert from 'node:assert/strict'
 import { type Answer, type Body, type Caller, type Request, WholeBody } from '../sidecar/call.ts'
 import { SidecarError } from '../sidecar/errors.ts'
 import { SendError } from '../sidecar/http/send-error.ts'
+import type { Logger } from '../sidecar/log.ts'
 import { HELLO_BYTES } from '../sidecar/pair/handshake.ts'
 import { MemoryStore } from '../sidecar/pair/memory-store.ts'
 import { PairingError, type Pairs } from '../sidecar/pair/pairs.ts'
 import { StoreUnavailableError } from '../sidecar/pair/store.ts'
-import { createPairs, pairingProblem } from '../sidecar/pairing.ts'
+import { createPairs, pairingLog, pairingProblem } from '../sidecar/pairing.ts'
 import { suite } from './support/suite.ts'
 
 const test = suite('pairing')
@@ -144,13 +145,38 @@ test('has a code for each reason why there is no pair', () => {
   ] as const) {
     const problem = pairingProblem(new PairingError(reason, 'It is so.'), PEER)
     assert.ok(problem instanceof SidecarError)
-    assert.deepEqual([problem.code, problem.status, problem.message], [code, 502, `It is so. (${PEER})`])
+    assert.deepEqual([problem.code, problem.status, problem.message], [code, 502, `${PEER}: It is so.`])
   }
   const away = pairingProblem(new StoreUnavailableError(), PEER)
   assert.ok(away instanceof SidecarError)
   assert.deepEqual([away.code, away.status], ['state-unavailable', 503])
   const other = new Error('another one')
   assert.equal(pairingProblem(other, PEER), other)
+})
+
+test('logs each pairing, and one a minute of those that fail alike', () => {
+  const lines: unknown[] = []
+  const write = (level: string) => (fields: object | string) => lines.push([level, fields])
+  const log = { error: write('error'), warn: write('warn'), info: write('info'), debug: write('debug') }
+  let nowMs = 0
+  const event = pairingLog(log as Logger, () => nowMs)
+  const failure = { role: 'initiator', peer: PEER, error: new Error('it is down') } as const
+  event({ role: 'initiator', peer: PEER })
+  event(failure)
+  nowMs = 59_999
+  event(failure)
+  event({ ...failure, error: new Error('it is no relay') })
+  nowMs = 60_000
+  event(failure)
+  const reasons = lines.map((line) =>
+    (line as [string, { reason?: string }]).map((part) => (part as { reason?: string }).reason ?? part),
+  )
+  assert.deepEqual(reasons, [
+    ['info', { role: 'initiator', peer: PEER }],
+    ['warn', 'it is down'],
+    ['warn', 'it is no relay'],
+    ['warn', 'it is down'],
+  ])
 })
 
 test('accepts all listed secrets and calls with the first', async () => {

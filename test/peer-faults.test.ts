@@ -307,7 +307,9 @@ test('every other reject of a pairing is told by its name, and the next call pai
 test('hundreds of calls that wait for a pair cause one pairing, whether it fails or succeeds', async () => {
   const billing = await startBilling(0)
   const middle = await startMiddle(billing.port('inbound'))
-  const session = http2.connect(`http://127.0.0.1:${orders.port('outbound')}`)
+  // Hundreds of calls may take longer than the time-outs of the others.
+  const patient = await startSidecar({ NAME: 'orders' })
+  const session = http2.connect(`http://127.0.0.1:${patient.port('outbound')}`)
   const answered = (headers: http2.OutgoingHttpHeaders): Promise<http2.IncomingHttpHeaders> => {
     const stream = session.request(headers)
     stream.resume()
@@ -332,6 +334,7 @@ test('hundreds of calls that wait for a pair cause one pairing, whether it fails
   for (const headers of await waiting((passing) => passing.forward())) assert.equal(headers[':status'], 200)
   assert.equal(middle.pairings.length, 2)
   session.close()
+  await patient.close()
   await middle.close()
   await billing.close()
 })

@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { type Body, WholeBody } from '../sidecar/call.ts'
 import { SidecarError } from '../sidecar/errors.ts'
 import { Rewindable } from '../sidecar/rewind.ts'
+import { runs } from './support/fuzz.ts'
 import { FedBody, readAll } from './support/sending.ts'
 import { suite } from './support/suite.ts'
 
@@ -41,7 +42,7 @@ test('every reader reads from the start, as long as no more than the limit came,
     assert.deepEqual(last.trailers, ['x-sum', '1'])
     assert.equal(await last.read(), undefined)
   })
-  await fc.assert(property, { seed: 1, numRuns: 500 })
+  await fc.assert(property, runs(500))
 })
 
 test('a reader that began reads on to the end past the limit, and after the rest is forgotten', async () => {
@@ -154,7 +155,7 @@ test('is whole for each reader where its source is, and within the limit that is
       }
     },
   )
-  await fc.assert(property, { seed: 2, numRuns: 300 })
+  await fc.assert(property, runs(300))
 })
 
 test('the rest is whole once the end has come', async () => {

@@ -23,6 +23,14 @@ export interface ClientOptions {
   ca?: string[]
 }
 
+/** A call of a `Send`, and what settles its promise. */
+export interface Pending {
+  request: Request
+  caller: Caller
+  resolve(answer: Answer): void
+  reject(error: unknown): void
+}
+
 /** Idle connections are closed before the usual server's five seconds are over, so that few calls meet a closing one. */
 const IDLE_CONNECTION_MS = 4000
 const IDLE_CONNECTIONS_MAX = 256
@@ -60,7 +68,7 @@ export class Http1Client {
    */
   send: Send = (request, caller) =>
     new Promise((resolve, reject) => {
-      new Http1Call(this.#origin, request, caller, resolve, reject).begin()
+      new Http1Call(this.#origin, { request, caller, resolve, reject }).begin()
     })
 
   /** Closes the connections that are kept; calls under way go on. */
@@ -85,10 +93,7 @@ interface Origin {
 /** One call on its way to its answer. */
 class Http1Call implements Alive {
   readonly #origin: Origin
-  readonly #request: Request
-  readonly #caller: Caller
-  readonly #resolve: (answer: Answer) => void
-  readonly #reject: (error: unknown) => void
+  readonly #pending: Pending
   #client: ClientRequest | undefined
   #timer: NodeJS.Timeout | undefined
   /** the whole body, where it was at hand */
@@ -103,24 +108,15 @@ class Http1Call implements Alive {
   #failed = false
   #answered: StreamBody | undefined
 
-  constructor(
-    origin: Origin,
-    request: Request,
-    caller: Caller,
-    resolve: (answer: Answer) => void,
-    reject: (error: unknown) => void,
-  ) {
+  constructor(origin: Origin, pending: Pending) {
     this.#origin = origin
-    this.#request = request
-    this.#caller = caller
-    this.#resolve = resolve
-    this.#reject = reject
+    this.#pending = pending
   }
 
   begin(): void {
-    this.#caller.onGone((why) => this.#abort(why))
+    this.#pending.caller.onGone((why) => this.#abort(why))
     if (this.#failed) return
-    const whole = this.#request.body.whole(WHOLE_BYTES_MAX)
+    const whole = this.#pending.request.body.whole(WHOLE_BYTES_MAX)
     if (whole !== undefined) this.#sendWhole(whole)
     else this.#sendStream().catch((error) => this.#stopped(error))
   }
@@ -132,7 +128,7 @@ class Http1Call implements Alive {
 
   /** In one piece: it costs one write. */
   #sendWhole(whole: Buffer): void {
-    const length = contentLength(this.#request.head.fields)
+    const length = contentLength(this.#pending.request.head.fields)
     if (length !== undefined && length !== whole.length) throw lengthDiffers()
     this.#whole = whole
     this.#complete = true
@@ -141,7 +137,7 @@ class Http1Call implements Alive {
 
   /** @param agent false: over a new connection */
   #write(whole: Buffer, agent: http.Agent | false): void {
-    const { head, body } = this.#request
+    const { head, body } = this.#pending.request
     const { fields, trailers } = framed(head.method, head.fields, whole.length, body.trailers)
     const client = this.#open(fields, agent)
     if (trailers) client.addTrailers(pairs(body.trailers))
@@ -151,7 +147,7 @@ class Http1Call implements Alive {
   }
 
   async #sendStream(): Promise<void> {
-    const { head, body } = this.#request
+    const { head, body } = this.#pending.request
     const length = contentLength(head.fields)
     let first: Buffer | undefined
     if (length === 0) {
@@ -182,7 +178,7 @@ class Http1Call implements Alive {
   }
 
   #open(fields: Fields, agent: http.Agent | false): ClientRequest {
-    const { head } = this.#request
+    const { head } = this.#pending.request
     const { secure, connect, authority, maxHeaderSize, connectTimeoutMs } = this.#origin
     clearTimeout(this.#timer)
     const client = (secure ? https : http).request({
@@ -199,7 +195,7 @@ class Http1Call implements Alive {
     client.on('information', ({ statusCode, rawHeaders }) => {
       this.#informed = true
       this.touch()
-      this.#caller.inform({ status: statusCode, fields: fieldsFromRaw(rawHeaders) })
+      this.#pending.caller.inform({ status: statusCode, fields: fieldsFromRaw(rawHeaders) })
     })
     client.on('response', (response) => this.#onResponse(response))
     client.on('error', (error) => this.#broken(client, error))
@@ -250,7 +246,7 @@ class Http1Call implements Alive {
     // Nobody may be left to time a request that goes on after its answer.
     if (!this.#complete) response.once('end', () => !this.#complete && this.#await())
     const head = { status: response.statusCode!, fields: fieldsFromRaw(response.rawHeaders) }
-    this.#resolve({ head, body: this.#answered })
+    this.#pending.resolve({ head, body: this.#answered })
   }
 
   /** The connection broke, or closed: before or in the middle of the answer, or behind it. */
@@ -273,7 +269,7 @@ class Http1Call implements Alive {
       !this.#again &&
       !this.#failed &&
       !this.#informed &&
-      repeatability(this.#request.head.method, false) !== 'unsafe'
+      repeatability(this.#pending.request.head.method, false) !== 'unsafe'
     )
   }
 
@@ -301,7 +297,7 @@ class Http1Call implements Alive {
     clearTimeout(this.#timer)
     if (this.#failed) return
     this.#failed = true
-    this.#reject(why)
+    this.#pending.reject(why)
   }
 }
 

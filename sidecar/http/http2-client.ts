@@ -2,7 +2,7 @@ import type { ClientHttp2Stream, IncomingHttpHeaders, OutgoingHttpHeaders } from
 import type { Answer, Caller, Request, Send } from '../call.ts'
 import { asSidecarError } from '../errors.ts'
 import { fieldsFromRaw } from './fields.ts'
-import type { ClientOptions } from './http1-client.ts'
+import type { ClientOptions, Pending } from './http1-client.ts'
 import { connectHttp2, type Http2Session } from './http2-session.ts'
 import { letGo } from './let-go.ts'
 import { pump, WHOLE_BYTES_MAX } from './pump.ts'
@@ -47,7 +47,7 @@ export class Http2Client {
 
   #over(session: Http2Session, request: Request, caller: Caller): Promise<Answer> {
     return new Promise((resolve, reject) => {
-      new Http2Call(session, this.#origin, this.#options, request, caller, resolve, reject).begin()
+      new Http2Call(session, this.#origin, this.#options, { request, caller, resolve, reject }).begin()
     })
   }
 
@@ -103,10 +103,7 @@ class Http2Call implements Alive {
   readonly #session: Http2Session
   readonly #origin: URL
   readonly #options: ClientOptions
-  readonly #request: Request
-  readonly #caller: Caller
-  readonly #resolve: (answer: Answer) => void
-  readonly #reject: (error: unknown) => void
+  readonly #pending: Pending
   #stream: ClientHttp2Stream | undefined
   #body: StreamBody | undefined
   #timer: NodeJS.Timeout | undefined
@@ -116,28 +113,17 @@ class Http2Call implements Alive {
   #answered = false
   #failed = false
 
-  constructor(
-    session: Http2Session,
-    origin: URL,
-    options: ClientOptions,
-    request: Request,
-    caller: Caller,
-    resolve: (answer: Answer) => void,
-    reject: (error: unknown) => void,
-  ) {
+  constructor(session: Http2Session, origin: URL, options: ClientOptions, pending: Pending) {
     this.#session = session
     this.#origin = origin
     this.#options = options
-    this.#request = request
-    this.#caller = caller
-    this.#resolve = resolve
-    this.#reject = reject
+    this.#pending = pending
   }
 
   begin(): void {
-    this.#caller.onGone((why) => this.#abort(why))
+    this.#pending.caller.onGone((why) => this.#abort(why))
     if (this.#failed) return
-    const { head, body } = this.#request
+    const { head, body } = this.#pending.request
     const whole = body.whole(WHOLE_BYTES_MAX)
     const headers = [
       ':method',
@@ -174,7 +160,7 @@ class Http2Call implements Alive {
   }
 
   async #pump(stream: ClientHttp2Stream): Promise<void> {
-    const last = await pump(this.#request.body, stream, undefined, this)
+    const last = await pump(this.#pending.request.body, stream, undefined, this)
     stream.end(last, () => this.#onComplete())
   }
 
@@ -199,7 +185,7 @@ class Http2Call implements Alive {
     // Nobody may be left to time a request that goes on after its answer.
     if (!this.#complete) this.#stream!.once('end', () => !this.#complete && this.#await())
     const head = { status: Number(headers[':status']), fields: fieldsFromRaw(raw) }
-    this.#resolve({ head, body: this.#body! })
+    this.#pending.resolve({ head, body: this.#body! })
   }
 
   #onClose(stream: ClientHttp2Stream): void {
@@ -227,7 +213,7 @@ class Http2Call implements Alive {
     clearTimeout(this.#timer)
     if (this.#failed) return
     this.#failed = true
-    this.#reject(why)
+    this.#pending.reject(why)
   }
 }
 

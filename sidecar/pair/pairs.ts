@@ -6,7 +6,7 @@
  * randomness are given.
  */
 import type { KeyObject } from 'node:crypto'
-import { type AgreedPair, type Identity, initiate, openHello } from './handshake.ts'
+import { type AgreedPair, type Identity, initiate, type OpenedHello, openHello } from './handshake.ts'
 import { PairingLimits, SeenHellos } from './limits.ts'
 import type { MessageHeader } from './message.ts'
 import { firstChainKey, INDICES_PER_BLOCK } from './ratchet.ts'
@@ -34,12 +34,13 @@ export interface PairsOptions {
   nowMs(): number
   /** monotonic clock, in ms */
   clockMs(): number
-  /** told of pairings that were made or failed where no call waits for them */
+  /** told of every pairing that was made, and of every one that failed */
   onEvent(event: PairEvent): void
 }
 
 export interface PairEvent {
   role: 'initiator' | 'responder'
+  /** base URL of the responder, or name of the initiator; empty as long as nobody has proven to have one */
   peer: string
   error?: unknown
 }
@@ -208,17 +209,28 @@ export class Pairs {
    * @throws Reject
    */
   async answer(hello: Buffer): Promise<Buffer> {
-    const { identity, store, random, nowMs, clockMs, onEvent } = this.#options
-    const opened = openHello(identity, hello, {
-      now: nowMs(),
-      seen: (hash) => this.#seen.has(hash, clockMs()),
-    })
+    const { identity, nowMs, clockMs, onEvent } = this.#options
+    let peer = ''
+    try {
+      const seen = (hash: Buffer) => this.#seen.has(hash, clockMs())
+      const opened = openHello(identity, hello, { now: nowMs(), seen })
+      peer = opened.initiatorName
+      const answer = await this.#accepted(opened)
+      onEvent({ role: 'responder', peer })
+      return answer
+    } catch (error) {
+      onEvent({ role: 'responder', peer, error })
+      throw error
+    }
+  }
+
+  async #accepted(opened: OpenedHello): Promise<Buffer> {
+    const { store, random, clockMs } = this.#options
     if (!this.#limits.take(opened.initiatorName, clockMs())) throw new Reject('rate_limited')
     this.#seen.add(opened.hash, clockMs())
     if (!(await available(store.firstSight(opened.hash)))) throw new Reject('replayed')
     const { answer, pair } = opened.accept({ random, ...GRANT })
     await available(store.addInbound(receivingPair(pair), 1000 * pair.ttlS))
-    onEvent({ role: 'responder', peer: pair.peerName })
     return answer
   }
 
@@ -278,15 +290,20 @@ export class Pairs {
     this.#paired(peer, state).then(
       // A pair that nobody uses would die at its responder within 30 s.
       () => state.sending?.end(),
-      (error) => this.#options.onEvent({ role: 'initiator', peer, error }),
+      () => {}, // it has been told, and the next lease tries again
     )
   }
 
   /** Resolves when a new pair is kept. Whoever asks meanwhile gets the same one. */
   #paired(peer: string, state: Peer): Promise<void> {
-    state.pairing ??= this.#pair(peer, state).finally(() => {
-      state.pairing = undefined
-    })
+    state.pairing ??= this.#pair(peer, state)
+      .catch((error) => {
+        this.#options.onEvent({ role: 'initiator', peer, error })
+        throw error
+      })
+      .finally(() => {
+        state.pairing = undefined
+      })
     return state.pairing
   }
 

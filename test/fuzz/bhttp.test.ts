@@ -20,6 +20,7 @@ import {
   HeadError,
   isBodyless,
 } from '../../sidecar/http/fields.ts'
+import { runs } from '../support/fuzz.ts'
 import { suite } from '../support/suite.ts'
 
 const test = suite('fuzz/bhttp')
@@ -170,20 +171,20 @@ function outcome<D extends RequestDecoder | ResponseDecoder>(decoder: D, message
   }
 }
 
-function run(messages: Buffer[], seed: number, check: (message: Buffer, size: number) => boolean): void {
+function run(messages: Buffer[], check: (message: Buffer, size: number) => boolean): void {
   let taken = 0
   fc.assert(
     fc.property(inputs(messages), ({ message, size }) => {
       if (check(message, size)) taken++
     }),
-    { seed, numRuns: RUNS },
+    runs(RUNS),
   )
   // Else most mutations would go no further than the first check.
   assert.ok(taken > RUNS / 20 && taken < RUNS, `${taken} of ${RUNS} were taken`)
 }
 
 test('whatever is made of a request is refused, or passes all checks and is the same however it is cut', () => {
-  run(REQUESTS, 1, (message, size) => {
+  run(REQUESTS, (message, size) => {
     const got = outcome(new RequestDecoder(HEAD_BYTES_MAX), message, size)
     assert.deepEqual(outcome(new RequestDecoder(HEAD_BYTES_MAX), message, message.length + 1), got)
     if (!got) return false
@@ -197,7 +198,7 @@ test('whatever is made of a request is refused, or passes all checks and is the 
 })
 
 test('whatever is made of a response is refused, or passes all checks and is the same however it is cut', () => {
-  run(RESPONSES, 2, (message, size) => {
+  run(RESPONSES, (message, size) => {
     const decoder = new ResponseDecoder(HEAD_BYTES_MAX, 'GET')
     const got = outcome(decoder, message, size)
     assert.deepEqual(outcome(new ResponseDecoder(HEAD_BYTES_MAX, 'GET'), message, message.length + 1), got)
@@ -233,7 +234,7 @@ test('bytes that are no message at all are refused, or pass the same checks', ()
         if (got) checkResponseHead(got.head, HEAD_BYTES_MAX)
       }
     }),
-    { seed: 3, numRuns: 5000 },
+    runs(5000),
   )
 })
 

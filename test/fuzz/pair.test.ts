@@ -9,6 +9,7 @@ import { decodeAnswer, decodeHello } from '../../sidecar/pair/plaintexts.ts'
 import { parseReject, Reject, rejectRecord } from '../../sidecar/pair/reject.ts'
 import { readVarint, varintLength } from '../../sidecar/varint.ts'
 import { identity, relay1, sameBytes } from '../pair/vectors.ts'
+import { runs } from '../support/fuzz.ts'
 import { suite } from '../support/suite.ts'
 
 const test = suite('fuzz/pair')
@@ -18,9 +19,6 @@ const orders = await identity('orders')
 const payments = await identity('payments')
 const mesh = orders.secrets[0]!
 const grant = { random: randomBytes, leaseMs: 60_000, pairTtlS: 3600, chunkLog2: 16 }
-
-/** Seeded, so that what fails once fails again; about a second at most. */
-const runs = (numRuns: number) => ({ seed: 2026, numRuns })
 
 const bytes = (maxLength: number) => fc.uint8Array({ maxLength }).map((array) => Buffer.from(array))
 const exactly = (length: number) =>

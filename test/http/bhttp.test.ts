@@ -28,6 +28,7 @@ import {
   response,
   varint,
 } from '../support/binary-http.ts'
+import { runs } from '../support/fuzz.ts'
 import { suite } from '../support/suite.ts'
 
 const test = suite('http/bhttp')
@@ -390,7 +391,7 @@ test('what is written is read again, in both forms and however it is cut', () =>
       const streamed = Buffer.concat([beginRequest(head), ...chunks(body), endOfBody(trailers)])
       assert.deepEqual(decodeRequest(...pieces(streamed, cuts)), expected)
     }),
-    { seed: 1, numRuns: 500 },
+    runs(500),
   )
   fc.assert(
     fc.property(
@@ -423,7 +424,7 @@ test('what is written is read again, in both forms and however it is cut', () =>
         )
       },
     ),
-    { seed: 2, numRuns: 500 },
+    runs(500),
   )
 })
 

@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import http from 'node:http'
 import https from 'node:https'
 import net, { type Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
-import type { SidecarError } from '../../sidecar/errors.ts'
-import { type ClientOptions, Http1Client } from '../../sidecar/http/http1-client.ts'
+import { Http1Client } from '../../sidecar/http/http1-client.ts'
 import { certificate } from '../support/certificates.ts'
+import { get, httpApp, OK, testing } from '../support/clients.ts'
 import {
   FedBody,
   failureOf,
@@ -15,7 +14,6 @@ import {
   OPTIONS,
   rawServer,
   readAll,
-  received,
   requestOf,
   TestCaller,
 } from '../support/sending.ts'
@@ -23,35 +21,7 @@ import { suite } from '../support/suite.ts'
 
 const test = suite('http/http1-client connections')
 
-async function against(
-  server: Promise<Listening>,
-  body: (client: Http1Client, server: Listening) => Promise<void>,
-  options: Partial<ClientOptions> = {},
-): Promise<void> {
-  const open = await server
-  const client = new Http1Client(open.url, { ...OPTIONS, ...options })
-  try {
-    await body(client, open)
-  } finally {
-    client.close()
-    await open.close()
-  }
-}
-
-const app = (handler: http.RequestListener) =>
-  listening(http.createServer({ keepAliveTimeout: 60_000 }, handler))
-
-async function get(client: Http1Client, head = {}): Promise<string> {
-  const answer = await client.send(requestOf(head), new TestCaller())
-  return readAll(answer.body)
-}
-
-/** Listens at once: a promise that rejects before anybody does so ends the process. */
-function failing(answer: Promise<unknown>, why: SidecarError): Promise<void> {
-  return assert.rejects(answer, (error) => error === why)
-}
-
-const OK = 'HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok'
+const against = testing(Http1Client)
 
 /** Answers the first request on each connection, and closes it, in some way, when a second one comes. */
 const closingOnReuse = (how: (socket: Socket) => void) =>
@@ -70,7 +40,7 @@ const WAYS: [string, (socket: Socket) => void][] = [
 ]
 
 test('calls one after the other share a connection, calls at once have one each', async () => {
-  const server = app((_request, response) => response.end('ok'))
+  const server = httpApp((_request, response) => response.end('ok'))
   await against(server, async (client, { connections }) => {
     assert.equal(connections, 0)
     for (let i = 0; i < 5; i++) await get(client)
@@ -81,7 +51,7 @@ test('calls one after the other share a connection, calls at once have one each'
 })
 
 test('closes what it keeps, and no call under way', async () => {
-  const server = app((request, response) => {
+  const server = httpApp((request, response) => {
     response.write('begun')
     if (request.url === '/') response.end()
     else request.socket.once('data', () => {})
@@ -115,7 +85,7 @@ test('a connection is not kept past what the server says of it', async () => {
 })
 
 test('an idle connection is closed before the usual server closes it', async () => {
-  const server = app((_request, response) => response.end('ok'))
+  const server = httpApp((_request, response) => response.end('ok'))
   await against(server, async (client, { sockets }) => {
     await get(client)
     const idleSince = performance.now()
@@ -231,150 +201,6 @@ test('a connection that takes too long is a connect-timeout, TLS included', asyn
   )
 })
 
-test('an app that says nothing is a response-timeout, on a new connection and on a kept one', async () => {
-  const server = rawServer((socket) => {
-    socket.once('data', () => socket.write(OK))
-  })
-  const options = { responseTimeoutMs: 50 }
-  await against(
-    server,
-    async (client) => {
-      await get(client)
-      for (let i = 0; i < 2; i++) {
-        const silent = client.send(requestOf({ method: 'POST' }, 'body'), new TestCaller())
-        if (i === 0) assert.deepEqual(await failureOf(silent), { failure: 'response-timeout', sent: true })
-        else assert.equal((await silent).head.status, 200)
-      }
-    },
-    options,
-  )
-})
-
-test('the time for a response begins with the last byte of the request, and again with each interim response', async () => {
-  const server = rawServer((socket) => {
-    socket.on('data', (bytes) => {
-      if (bytes.includes('0\r\n\r\n')) onEnd()
-    })
-    informing = () => socket.write('HTTP/1.1 102 Processing\r\n\r\n')
-  })
-  let informing = () => {}
-  let onEnd = () => {}
-  const responseTimeoutMs = 500
-  await against(
-    server,
-    async (client) => {
-      const body = new FedBody().push('body')
-      const caller = new TestCaller()
-      const answer = client.send(requestOf({ method: 'POST' }, body), caller)
-      const ended = new Promise<void>((resolve) => {
-        onEnd = resolve
-      })
-      const beganAtMs = performance.now()
-      // Longer than the time for a response: a request that is slow in coming is not the app's fault.
-      const slow = setTimeout(() => body.end(), 1.5 * responseTimeoutMs)
-      await ended
-      const informed = setTimeout(() => informing(), responseTimeoutMs / 2)
-      assert.deepEqual(await failureOf(answer), { failure: 'response-timeout', sent: true })
-      const tookMs = performance.now() - beganAtMs
-      assert.ok(tookMs > 2.9 * responseTimeoutMs, `${tookMs} ms`)
-      clearTimeout(slow)
-      clearTimeout(informed)
-    },
-    { responseTimeoutMs },
-  )
-})
-
-test('a request that the app does not take is given up after its answer is complete', async () => {
-  const server = rawServer((socket) => {
-    socket.once('data', () => {
-      socket.pause()
-      socket.write(OK)
-    })
-  })
-  await against(
-    server,
-    async (client, { sockets }) => {
-      const endless = { trailers: [], whole: () => undefined, read: async () => Buffer.alloc(64 * 1024) }
-      const answer = await client.send(requestOf({ method: 'POST' }, endless), new TestCaller())
-      const [socket] = sockets
-      assert.equal(await readAll(answer.body), 'ok')
-      // Who does not read learns of a reset by writing.
-      const broken = new Promise((resolve) => socket!.once('error', resolve))
-      const write = () => socket!.write('x', (error) => error || setImmediate(write))
-      write()
-      await broken
-    },
-    { responseTimeoutMs: 50 },
-  )
-})
-
-test('an abort while connecting, while a body comes, and before an answer', async () => {
-  const silent = rawServer(() => {})
-  await against(silent, async (client, open) => {
-    for (const request of [
-      requestOf(),
-      requestOf({}, new FedBody()),
-      requestOf({ method: 'POST' }, new FedBody().push('x')),
-    ]) {
-      const caller = new TestCaller()
-      const answer = client.send(request, caller)
-      caller.go()
-      await assert.rejects(answer, (error) => error === caller.gone)
-    }
-    const caller = new TestCaller()
-    const gone = client.send(requestOf(), {
-      ...caller,
-      inform() {},
-      onGone: (callback) => callback(caller.gone),
-    })
-    await assert.rejects(gone, (error) => error === caller.gone)
-    assert.ok([...open.sockets].every((socket) => socket.bytesRead === 0))
-  })
-})
-
-test('an abort resets a request that is under way, and closes the connection of one that is complete', async () => {
-  const arrived = Promise.withResolvers<Socket>()
-  const server = rawServer((socket) => {
-    received(socket, '\r\n\r\n').then(() => arrived.resolve(socket))
-  })
-  await against(server, async (client) => {
-    const caller = new TestCaller()
-    const body = new FedBody().push('half')
-    const answer = failing(client.send(requestOf({ method: 'POST' }, body), caller), caller.gone)
-    const socket = await arrived.promise
-    const error = new Promise<NodeJS.ErrnoException>((resolve) => socket.once('error', resolve))
-    caller.go()
-    assert.equal((await error).code, 'ECONNRESET')
-    await answer
-  })
-  const complete = Promise.withResolvers<Socket>()
-  const taking = rawServer((socket) => {
-    received(socket, '\r\n\r\n').then(() => complete.resolve(socket))
-  })
-  await against(taking, async (client) => {
-    const caller = new TestCaller()
-    const answer = failing(client.send(requestOf(), caller), caller.gone)
-    const socket = await complete.promise
-    const closed = once(socket, 'close')
-    caller.go()
-    await closed
-    await answer
-  })
-})
-
-test('an abort in the middle of an answer cuts its body off', async () => {
-  const server = app((_request, response) => response.write('begun'))
-  await against(server, async (client) => {
-    const caller = new TestCaller()
-    const answer = await client.send(requestOf(), caller)
-    assert.equal((await answer.body.read())?.toString(), 'begun')
-    const rest = answer.body.read()
-    caller.go()
-    await assert.rejects(rest, (error) => error === caller.gone)
-    await assert.rejects(answer.body.read(), (error) => error === caller.gone)
-  })
-})
-
 test("TLS asks for the origin's own name and proves it, whatever Host says", async () => {
   const own = certificate('DNS:localhost', 'IP:127.0.0.1')
   const names: (string | false | null)[] = []
@@ -411,31 +237,6 @@ test('TLS refuses a certificate for another name, or of an authority that is not
   } finally {
     await open.close()
   }
-})
-
-test('a request over TLS that is aborted does not look complete', async () => {
-  const own = certificate('IP:127.0.0.1')
-  const outcome = Promise.withResolvers<string>()
-  const begun = Promise.withResolvers<void>()
-  const server = https.createServer(own, (request) => {
-    request.once('data', () => begun.resolve())
-    request.on('end', () => outcome.resolve('complete'))
-    request.on('aborted', () => outcome.resolve('aborted'))
-    request.on('error', () => {})
-  })
-  const caller = new TestCaller()
-  await against(
-    listening(server, 'https'),
-    async (client) => {
-      const request = requestOf({ method: 'POST' }, new FedBody().push('half'))
-      const answer = failing(client.send(request, caller), caller.gone)
-      await begun.promise
-      caller.go()
-      assert.equal(await outcome.promise, 'aborted')
-      await answer
-    },
-    { ca: [own.cert] },
-  )
 })
 
 test.run()

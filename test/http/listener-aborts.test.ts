@@ -9,7 +9,9 @@ import {
   closeListeners,
   connectHttp2,
   exchange,
+  GET,
   listen,
+  POST,
   RawClient,
 } from '../support/listener.ts'
 import { FedBody, readAll } from '../support/sending.ts'
@@ -18,8 +20,6 @@ import { suite } from '../support/suite.ts'
 const test = suite('http/listener when calls are aborted')
 test.after(closeListeners)
 
-const POST = [':method', 'POST', ':path', '/', ':authority', 'a', ':scheme', 'http']
-const GET = [':method', 'GET', ':path', '/', ':authority', 'a', ':scheme', 'http']
 const truncated = () => new SidecarError('message-truncated', 'The other side stopped in the middle.')
 
 /** A listener whose handler is in the hands of the test. */
@@ -196,6 +196,21 @@ for (const [what, make, body] of STOPPING) {
     assert.notEqual(answered.code, 0)
   })
 }
+
+test('holds back the piece that reaches the announced length until the body came to a clean end', async () => {
+  const fed = new FedBody().push('hel', 'lo')
+  const { port } = await listen(async ({ request: { head } }) =>
+    head.path === '/' ? answer(fed, ['content-length', '5']) : answer('ok'),
+  )
+  const client = new RawClient(port).write('GET / HTTP/1.1', 'Host: a', '', '')
+  await fed.awaited
+  await client.until(/hel/)
+  // What was written before this one was answered has come.
+  await exchange(port, 'GET /other HTTP/1.1', 'Host: a', 'Connection: close', '', '')
+  fed.fail(truncated())
+  assert.equal(await client.ended, 'ECONNRESET')
+  assert.match(client.received, /\r\n\r\nhel$/)
+})
 
 test('resets an HTTP/1.0 client whose answer stops: for it the end of the connection is the end', async () => {
   const fed = new FedBody().push('begun')

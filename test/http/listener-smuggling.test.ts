@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
+import { runs } from '../support/fuzz.ts'
 import { answer, closeListeners, exchange, listen, RawClient } from '../support/listener.ts'
 import { FedBody, readAll } from '../support/sending.ts'
 import { suite } from '../support/suite.ts'
@@ -238,7 +239,7 @@ test('sees in random mutations of a request one call or a refusal, never a secon
         paths.length = 0
       },
     ),
-    { numRuns: 300, seed: 7 },
+    runs(300),
   )
   assert.deepEqual(faults, [])
 })

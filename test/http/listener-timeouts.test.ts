@@ -7,8 +7,10 @@ import {
   closeListeners,
   connectHttp2,
   exchange,
+  GET,
   http2Answer,
   listen,
+  POST,
   RawClient,
 } from '../support/listener.ts'
 import { FedBody, readAll } from '../support/sending.ts'
@@ -18,8 +20,6 @@ const test = suite('http/listener time-outs, draining and closing')
 test.after(closeListeners)
 
 const SHORT = { idleTimeoutMs: 80 }
-const GET = [':method', 'GET', ':path', '/', ':authority', 'a', ':scheme', 'http']
-const POST = [':method', 'POST', ':path', '/', ':authority', 'a', ':scheme', 'http']
 
 test('resets a call in which nothing moves, and tells its handler', async () => {
   const codes: string[] = []

@@ -350,7 +350,13 @@ test('refuses what is malformed inside of an m2', () => {
   rejects('malformed', () => finish({ responderName: '' }))
   rejects('malformed', () => finish({}, (p) => p.writeUInt8(0xff, 24 + 1)))
   rejects('unsupported', () => finish({}, (p) => p.writeUInt8(2, auth)))
-  rejects('auth_failed', () => finish({}, (p) => p.writeUInt8(1, auth)))
+  // Not all zeros: that is a key of small order, under which zeros may pass for a signature.
+  rejects('auth_failed', () =>
+    finish({}, (p) => {
+      p.writeUInt8(1, auth)
+      rawPublicKey(paymentKey).copy(p, auth + 1)
+    }),
+  )
   for (const at of [auth + 1, 400, 447]) rejects('malformed', () => finish({}, (p) => p.writeUInt8(1, at)))
 })
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
 import { PairingLimits, SeenHellos } from '../../sidecar/pair/limits.ts'
+import { runs } from '../support/fuzz.ts'
 import { suite } from '../support/suite.ts'
 import { seeded } from './fakes.ts'
 
@@ -121,7 +122,7 @@ test('never lets in more than its rate allows, with names of all kinds', () => {
         assert.ok(count <= 100 + nowMs / 50 + 1e-6)
       }
     }),
-    { numRuns: 30, seed: 7 },
+    runs(30),
   )
 })
 

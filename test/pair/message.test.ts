@@ -16,6 +16,7 @@ import {
 } from '../../sidecar/pair/message.ts'
 import { Reject, type RejectName } from '../../sidecar/pair/reject.ts'
 import { writeVarint } from '../../sidecar/varint.ts'
+import { runs } from '../support/fuzz.ts'
 import { suite } from '../support/suite.ts'
 import { flipped, hex, relay1, sameBytes } from './vectors.ts'
 
@@ -193,7 +194,7 @@ test('opens what was sealed, whatever the pieces on either side', () => {
         assert.ok(opener.ended)
       },
     ),
-    { seed: 4, numRuns: 100 },
+    runs(100),
   )
 })
 

@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { MemoryStore } from '../../sidecar/pair/memory-store.ts'
 import type { SendingMessage } from '../../sidecar/pair/pairs.ts'
 import { type PairStore, type PairSummary, StoreUnavailableError } from '../../sidecar/pair/store.ts'
+import { runs } from '../support/fuzz.ts'
 import { suite } from '../support/suite.ts'
 import { FakeClock, seeded } from './fakes.ts'
 import {
@@ -363,7 +364,7 @@ test('never gives out an index twice, whatever happens in two processes that sha
       }
       await settle()
     }),
-    { numRuns: 40, seed: 7 },
+    runs(40),
   )
 })
 

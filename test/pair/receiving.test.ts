@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import fc from 'fast-check'
 import { BlockKeys, firstChainKey, type MessageKeyPair, nextBlock } from '../../sidecar/pair/ratchet.ts'
 import { ReceivingPair } from '../../sidecar/pair/receiving.ts'
+import { runs } from '../support/fuzz.ts'
 import { suite } from '../support/suite.ts'
 import { rejection, seeded } from './fakes.ts'
 import { identity } from './vectors.ts'
@@ -51,7 +52,7 @@ test('has the keys of its initiator, in any order of blocks and indices', () => 
         if (authentic) pair.authenticated(block, 0)
       }
     }),
-    { numRuns: 20, seed: 7 },
+    runs(20),
   )
 })
 
@@ -109,7 +110,7 @@ test('lets a block die with the first that dies of those above it, as the least 
         assert.equal(block < pair.floor(nowMs), Math.min(...ends) <= nowMs, `block ${block}`)
       }
     }),
-    { numRuns: 200, seed: 7 },
+    runs(200),
   )
 })
 

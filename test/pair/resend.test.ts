@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { REJECTS, type RejectName } from '../../sidecar/pair/reject.ts'
 import { type FailedCopy, Resend, type Verdict } from '../../sidecar/pair/resend.ts'
 import { type Repeatability, repeatability } from '../../sidecar/repeatability.ts'
+import { runs } from '../support/fuzz.ts'
 import { suite } from '../support/suite.ts'
 
 const test = suite('pair/resend')
@@ -240,7 +241,7 @@ test('encodes an unsafe call anew after one proof and never else, in any run of 
         }
       }
     }),
-    { numRuns: 500, seed: 7 },
+    runs(500),
   )
 })
 

@@ -1,6 +1,7 @@
 /** What every store has to do with the pairs that peers made with this sidecar. */
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
+import { runs } from '../support/fuzz.ts'
 import type { Suite } from '../support/suite.ts'
 import { rejection } from './fakes.ts'
 import { type Backend, found, HOUR_MS, inboundPair, random } from './store-pairs.ts'
@@ -48,7 +49,7 @@ export function inboundContract(test: Suite, create: () => Promise<Backend>): vo
           }
         },
       ),
-      { numRuns: 30, seed: 7 },
+      runs(30),
     ))
 
   test('claims the first and the last index of a block', async () => {

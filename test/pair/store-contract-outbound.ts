@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import fc from 'fast-check'
 import { BlockKeys, nextBlock } from '../../sidecar/pair/ratchet.ts'
 import type { Lease, PairStore } from '../../sidecar/pair/store.ts'
+import { runs } from '../support/fuzz.ts'
 import type { Suite } from '../support/suite.ts'
 import { type Backend, outboundPair, PEER } from './store-pairs.ts'
 
@@ -129,7 +130,7 @@ export function outboundContract(test: Suite, create: () => Promise<Backend>): v
           })
         },
       ),
-      { numRuns: 10, seed: 7 },
+      runs(10),
     ))
 
   test('ends a lease after its time', async () => {

@@ -2,8 +2,9 @@
 import http2, { type ClientHttp2Session, type ClientHttp2Stream, type OutgoingHttpHeaders } from 'node:http2'
 import net, { type Socket } from 'node:net'
 import { Readable } from 'node:stream'
-import { type Answer, type Body, type Fields, WholeBody } from '../../sidecar/call.ts'
+import { type Answer, type Body, type Fields, type Request, WholeBody } from '../../sidecar/call.ts'
 import { type Handler, Listener, type ListenerOptions } from '../../sidecar/http/listener.ts'
+import { readAll } from './sending.ts'
 
 export interface TestListener {
   port: number
@@ -28,6 +29,19 @@ export async function listen(
   const [address] = await listener.listen(['127.0.0.1'], 0)
   opened.push(() => listener.close())
   return { port: address!.port, listener, faults }
+}
+
+export type KeptRequest = Request['head'] & { absoluteForm: boolean; text: string; trailers: Fields }
+
+/** A listener that keeps what requests it got, and answers with `ok`. */
+export async function listenKeeping(): Promise<TestListener & { requests: KeptRequest[] }> {
+  const requests: KeptRequest[] = []
+  const listening = await listen(async ({ request: { head, body }, absoluteForm }) => {
+    const text = await readAll(body)
+    requests.push({ ...head, absoluteForm, text, trailers: body.trailers })
+    return answer('ok')
+  })
+  return { ...listening, requests }
 }
 
 const opened: (() => void)[] = []
@@ -106,6 +120,10 @@ export class RawClient {
 export function exchange(port: number, ...lines: string[]): Promise<string> {
   return new RawClient(port).write(...lines).toEnd()
 }
+
+/** Requests of HTTP/2, to which fields may be added. */
+export const GET: Fields = [':method', 'GET', ':path', '/', ':authority', 'a', ':scheme', 'http']
+export const POST: Fields = [':method', 'POST', ':path', '/', ':authority', 'a', ':scheme', 'http']
 
 /** A connection of node:http2. */
 export function connectHttp2(port: number, options: http2.ClientSessionOptions = {}): ClientHttp2Session {
