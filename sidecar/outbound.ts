@@ -7,7 +7,15 @@ import { asSidecarError, SidecarError } from './errors.ts'
 import { baseUrl, hostAndPort, Mistake } from './formats.ts'
 import { ResponseDecoder } from './http/bhttp.ts'
 import { headProblem, LimitedBody, readAtMost } from './http/body-limits.ts'
-import { checkRequestHead, field, HeadError, isForSidecar, withoutFields } from './http/fields.ts'
+import {
+  checkRequestHead,
+  checkResponseHead,
+  field,
+  HeadError,
+  isForSidecar,
+  isFromSidecar,
+  withoutFields,
+} from './http/fields.ts'
 import type { Arrival } from './http/listener.ts'
 import { problem } from './http/problem.ts'
 import { SendError } from './http/send-error.ts'
@@ -130,15 +138,16 @@ export class Outbound {
   }
 
   async #plain(origin: string, request: Request, caller: Caller): Promise<Answer> {
+    const { toPlain, headBytesMax } = this.#options
+    const attempt = new Attempt(caller)
     try {
-      return await this.#options.toPlain(origin, request, caller)
+      const { head, body } = await toPlain(origin, request, attempt)
+      checkResponseHead(head, headBytesMax)
+      return { head: { status: head.status, fields: withoutFields(head.fields, isFromSidecar) }, body }
     } catch (error) {
-      if (!(error instanceof SendError)) throw error
-      throw new SidecarError(
-        error.timedOut ? 'upstream-timeout' : 'upstream-unreachable',
-        `The host that is passed through did not answer: ${error.message}.`,
-        { cause: error },
-      )
+      const failure = plainFailure(error)
+      attempt.abandon(failure)
+      throw failure
     }
   }
 
@@ -146,19 +155,22 @@ export class Outbound {
     const kind = repeatability(head.method, field(head.fields, 'idempotency-key') !== undefined)
     const resend = new Resend(kind)
     const call: Call = { url, head, body: new Rewindable(body, KEPT_BYTES_MAX), caller, kind, resend }
+    let start = call.body.reader()!
     for (;;) {
-      const answer = await this.#message(call, call.body.reader()!)
-      if (answer) return answer
+      const outcome = await this.#message(call, start)
+      if ('head' in outcome) return outcome
+      start = outcome
     }
   }
 
-  /** Encodes the call as one message; undefined when it is to be encoded anew. */
-  async #message(call: Call, body: Body): Promise<Answer | undefined> {
+  /** Encodes the call as one message; the body from its start when it is to be encoded anew. */
+  async #message(call: Call, body: Body): Promise<Answer | Body> {
     const { pairs, random, clockMs } = this.#options
     const message = await this.#begin(call.url)
     const { header, sealer } = sealRequest(message, random(12))
     const encoded = new Rewindable(encodedRequest(call.head, body, sealer), KEPT_BYTES_MAX)
-    for (let copy = encoded.reader(); copy; copy = encoded.reader()) {
+    let copy = encoded.reader()!
+    for (;;) {
       const attempt = new Attempt(call.caller)
       if (attempt.abandoned) throw attempt.abandoned
       const outcome = await this.#copy(call, message, header, copy, attempt)
@@ -171,10 +183,11 @@ export class Outbound {
       const kept = { same: encoded.isKept, anew: call.body.isKept }
       const verdict = call.resend.judge(outcome, clockMs(), kept)
       if (verdict.again === 'no') throw failed(outcome, verdict)
-      if (verdict.again === 'anew') return undefined
+      // At once: what comes from here on may be too much to be kept, but not for a reader.
+      if (verdict.again === 'anew') return call.body.reader()!
+      copy = encoded.reader()!
       if (verdict.delayMs > 0) await delay(verdict.delayMs)
     }
-    throw new SidecarError('internal-error', 'A message that was to be sent again is not there any more.')
   }
 
   async #begin(url: string): Promise<SendingMessage> {
@@ -252,6 +265,18 @@ export class Outbound {
       })
     }
   }
+}
+
+/** What the app is told of a call to a host that is passed through. */
+function plainFailure(error: unknown): SidecarError {
+  if (error instanceof SendError) {
+    const detail = `The host that is passed through did not answer: ${error.message}.`
+    const code = error.timedOut ? 'upstream-timeout' : 'upstream-unreachable'
+    return new SidecarError(code, detail, { cause: error })
+  }
+  if (!(error instanceof HeadError)) return asSidecarError(error)
+  const detail = `The answer of the host that is passed through cannot be passed on: ${error.message}`
+  return new SidecarError('upstream-unreachable', detail)
 }
 
 function isPairGone({ what }: Failure): boolean {

@@ -1,6 +1,7 @@
 /** Restarts, lost answers and somebody in between: what heals by itself, and that nothing runs twice. */
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
+import { HEADER_BYTES } from '../sidecar/pair/message.ts'
 import { type CallAnswer, call } from './support/call.ts'
 import { type HttpVersion, type Meddle, type Middle, pass, startMiddle } from './support/middle.ts'
 import { post } from './support/peer.ts'
@@ -255,6 +256,39 @@ test('what another sidecar of the same secret says of a POST leads to no second 
   })
   await other.close()
 })
+
+/** What earns a true `malformed` with the right echo, and takes no more of the message than its header. */
+const EARNING_MALFORMED: [string, (message: Buffer) => { path: string; body: Buffer }][] = [
+  ['its header alone', (message) => ({ path: '/api/mte-message', body: header(message) })],
+  [
+    'its header and a length that none may have',
+    (message) => ({ path: '/api/mte-message', body: Buffer.concat([header(message), Buffer.of(1)]) }),
+  ],
+  ['its header as a pairing', (message) => ({ path: '/api/mte-pair', body: header(message) })],
+]
+
+for (const [what, earn] of EARNING_MALFORMED) {
+  test(`a true malformed that was earned with ${what} is no proof that a POST did not run`, async () => {
+    await between('HTTP/2', async (parts) => {
+      const meddle: Meddle = async (passing) => {
+        await passing.forward()
+        const { path, body } = earn(passing.body)
+        const answer = await post(parts.billing.port('inbound'), path, body)
+        assert.deepEqual([answer.status, answer.body[2]], [400, 0x06])
+        return answer
+      }
+      for (const onMessage of [onceThenPass(meddle), meddle]) {
+        parts.middle.onMessage = onMessage
+        const answer = await parts.call('POST')
+        assert.deepEqual([answer.status, answer.code, answer.runs()], [502, 'outcome-unknown', 1])
+      }
+    })
+  })
+}
+
+function header(message: Buffer): Buffer {
+  return message.subarray(0, HEADER_BYTES)
+}
 
 test('a true state_lost of a store that is younger than the POST leads to no second run', async () => {
   await between('HTTP/2', async (parts) => {

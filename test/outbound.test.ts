@@ -3,8 +3,10 @@ import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
+import { APP_PROTOCOLS, makeCall } from './support/app-client.ts'
 import { call } from './support/call.ts'
 import { type Recorder, startRecorder } from './support/recorder.ts'
+import { rawServer } from './support/sending.ts'
 import { type Sidecar, startSidecar, startTap, type Tap } from './support/sidecars.ts'
 import { suite } from './support/suite.ts'
 
@@ -211,6 +213,38 @@ test('a host that is passed through and does not answer is told as what it is', 
   assert.equal(answer.status, 502)
   assert.equal(answer.code, 'upstream-unreachable')
   await plain.close()
+})
+
+test('what a host that is passed through answers is passed on if it is valid, and never as the word of a sidecar', async () => {
+  const answers: Record<string, string> = {
+    '/good': 'HTTP/1.1 200 OK\r\nmte-error: planted\r\ncontent-length: 2\r\n\r\nok',
+    '/switching': 'HTTP/1.1 101 Switching Protocols\r\n\r\n',
+    '/no-status': 'HTTP/1.1 999 Hm\r\ncontent-length: 2\r\n\r\nok',
+    '/body-of-none': 'HTTP/1.1 204 No Content\r\ncontent-length: 2\r\n\r\nok',
+  }
+  const host = await rawServer((socket) => {
+    socket.on('data', (bytes: Buffer) => socket.write(answers[String(bytes).split(' ')[1]!]!))
+  })
+  const plain = await startSidecar({ PASS_THROUGH_HOSTS: `127.0.0.1:${host.port}` })
+  const authority = `127.0.0.1:${host.port}`
+  for (const protocol of APP_PROTOCOLS) {
+    const get = (path: string) => makeCall(protocol, plain.port('outbound'), { authority, path })
+    const good = await get('/good')
+    assert.deepEqual([good.status, good.text, good.code], [200, 'ok', undefined])
+    for (const path of Object.keys(answers).slice(1)) {
+      const { status, code, text } = await get(path)
+      assert.deepEqual([status, code], [502, 'upstream-unreachable'], path)
+      assert.match(text, /cannot be passed on/)
+    }
+  }
+  // Nothing is left of what was not passed on.
+  while (host.sockets.size > 1) await new Promise(setImmediate)
+  await plain.close()
+  await host.close()
+  assert.deepEqual(
+    plain.lines.filter(({ level }) => level === 'error'),
+    [],
+  )
 })
 
 test('OUTBOUND_PORT=off takes no calls', async () => {

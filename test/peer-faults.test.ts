@@ -35,8 +35,10 @@ test.after(async () => {
   await app.close()
 })
 
-function startBilling(port: number, env: Record<string, string> = {}): Promise<Sidecar> {
-  return startSidecar({ NAME: 'billing', UPSTREAM: `http://127.0.0.1:${app.port}`, PORT: port, ...env })
+/** @param port 0: one that nobody had before, and so `orders` has no pair with */
+async function startBilling(port: number, env: Record<string, string> = {}): Promise<Sidecar> {
+  const PORT = port === 0 ? await unusedPort() : port
+  return startSidecar({ NAME: 'billing', UPSTREAM: `http://127.0.0.1:${app.port}`, PORT, ...env })
 }
 
 function callTo(port: number, method = 'POST'): Promise<CallAnswer> {

@@ -5,6 +5,9 @@ import { FIELDS_MAX } from './fields.ts'
 import { problem } from './problem.ts'
 import type { Alive } from './stream-body.ts'
 
+/** More interim responses of a call are not passed on: they are written whether the caller reads them or not. */
+const INTERIM_MAX = 16
+
 /** A call as it comes in at a port. */
 export interface Arrival {
   request: Request
@@ -41,6 +44,7 @@ export abstract class Exchange implements Caller, Alive {
   readonly #options: ServerOptions
   /** when something moved last, in sweeps of the open calls */
   #movedAt: number
+  #informed = 0
   #over = false
   #gone: SidecarError | undefined
   #callbacks: ((why: SidecarError) => void)[] | undefined
@@ -51,10 +55,11 @@ export abstract class Exchange implements Caller, Alive {
     options.calls.add(this)
   }
 
-  abstract inform(head: ResponseHead): void
-
   /** Has the head of the answer been written? */
   protected abstract get answering(): boolean
+
+  /** Writes an interim response, if the caller takes one. */
+  protected abstract writeInterim(head: ResponseHead): void
 
   /** Writes an answer. A promise where its body is still to come; it rejects as the body does. */
   protected abstract write(answer: Answer): Promise<void> | undefined
@@ -69,6 +74,13 @@ export abstract class Exchange implements Caller, Alive {
 
   touch(): void {
     this.#movedAt = this.#options.calls.sweeps
+  }
+
+  inform(head: ResponseHead): void {
+    this.touch()
+    if (this.answering || this.#informed === INTERIM_MAX) return
+    this.#informed++
+    this.writeInterim(head)
   }
 
   /** Since how many sweeps of the open calls nothing moved. */

@@ -45,7 +45,7 @@ export function fieldsFromRaw(raw: readonly string[]): Fields {
       fields.push(name, value)
   }
   if (connection === '' || connection === 'keep-alive,' || connection === 'close,') return fields
-  const named = new Set(connection.toLowerCase().split(/[ \t]*,[ \t]*/))
+  const named = new Set(connection.toLowerCase().split(/[ \t,]+/))
   return withoutFields(fields, (name) => named.has(name))
 }
 

@@ -209,11 +209,10 @@ class Http1Exchange extends Exchange {
     else this.handle(arrival)
   }
 
-  inform({ status, fields }: ResponseHead): void {
+  protected writeInterim({ status, fields }: ResponseHead): void {
     const response = this.#response
     const { socket } = response
-    if (this.answering || !socket?.writable || this.#request.httpVersionMinor === 0) return
-    this.touch()
+    if (!socket?.writable || this.#request.httpVersionMinor === 0) return
     // node:http has to know of this one: else it would close the connection after the answer.
     if (status === 100) {
       response.writeContinue()

@@ -54,12 +54,14 @@ export class Http2Client {
   /** One caller's going away leaves the connection to the others who wait for it. */
   async #connected(request: Request, caller: Caller): Promise<Answer> {
     const gone = new Promise<never>((_resolve, reject) => caller.onGone(reject))
-    for (;;) {
-      const opened = await Promise.race([this.#connect(), gone])
+    // Where each connection ends before it takes a call, this would go on for ever.
+    for (let opened = 0; opened < SESSIONS_MAX; opened++) {
+      const { usable } = await Promise.race([this.#connect(), gone])
       const session = this.#session()
       if (session) return this.#over(session, request, caller)
-      if (!opened.usable) throw new SendError('connect', false)
+      if (!usable) break
     }
+    throw new SendError('connect', false)
   }
 
   /** The session for the next call: the first that is not busy, else the least busy; undefined: connect first. */

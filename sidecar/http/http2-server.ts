@@ -103,10 +103,9 @@ class Http2Exchange extends Exchange {
     else this.handle(arrival)
   }
 
-  inform({ status, fields }: ResponseHead): void {
+  protected writeInterim({ status, fields }: ResponseHead): void {
     const stream = this.#stream
-    if (this.answering || stream.destroyed || stream.closed) return
-    this.touch()
+    if (stream.destroyed || stream.closed) return
     stream.additionalHeaders({ ...toObject(fields), ':status': status })
   }
 

@@ -38,7 +38,7 @@ export class Resend {
   /** of the message whose copies are sent now: when its first copy left, and how often its bytes were sent again */
   #firstLeftMs: number | undefined
   #sameBytes = 0
-  #decryptFailed = false
+  #unreadable = false
   #anew = false
   /** copies of which a byte may have left, but for those that can never run */
   #left = 0
@@ -76,9 +76,11 @@ export class Resend {
     }
     // What proves nothing is as good as no answer.
     if (!copy.authentic) return this.#sameInTime(nowMs, kept.same)
-    if (copy.what === 'decrypt_failed') {
-      if (this.#decryptFailed) return this.#no()
-      this.#decryptFailed = true
+    // Somebody on the path earns these with no more than the header, whatever became of the whole: sent again, a
+    // message that was marked earns `replayed`.
+    if (copy.what === 'decrypt_failed' || copy.what === 'malformed') {
+      if (this.#unreadable) return this.#no()
+      this.#unreadable = true
       return this.#same(kept.same)
     }
     // A refusal speaks of the copy that it answers alone.
@@ -104,7 +106,7 @@ export class Resend {
     this.#anew = true
     this.#firstLeftMs = undefined
     this.#sameBytes = 0
-    this.#decryptFailed = false
+    this.#unreadable = false
     return { again: 'anew' }
   }
 

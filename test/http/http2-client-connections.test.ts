@@ -7,7 +7,7 @@ import { Http2Client } from '../../sidecar/http/http2-client.ts'
 import { NoHttp2Error } from '../../sidecar/http/http2-session.ts'
 import { certificate } from '../support/certificates.ts'
 import { post, testing } from '../support/clients.ts'
-import { frame, GOAWAY, peer, rawPeer, u32 } from '../support/http2-peers.ts'
+import { frame, GOAWAY, peer, rawPeer, SETTINGS, u32 } from '../support/http2-peers.ts'
 import {
   FedBody,
   failureOf,
@@ -134,6 +134,18 @@ test('opens more connections where the peer takes few calls on one, and not with
     release()
     assert.deepEqual(new Set(await Promise.all(answers)), new Set(['ok']))
     assert.equal(open.connections, 8)
+  })
+})
+
+test('gives up a peer whose every connection takes no call and ends, after as many as there may be', async () => {
+  const noStreams = Buffer.from([0, 3, 0, 0, 0, 0])
+  const server = rawServer((socket) => {
+    socket.write(frame(SETTINGS, 0, 0, noStreams))
+    socket.once('data', () => setImmediate(() => socket.end()))
+  })
+  await against(server, async (client, open) => {
+    assert.deepEqual(await failureOf(post(client)), { failure: 'connect', sent: false })
+    assert.ok(open.connections <= 8, `${open.connections} connections`)
   })
 })
 

@@ -234,6 +234,17 @@ test('does not end an answer to a caller that closed its side, but resets it', a
   }
 })
 
+test('writes nothing of an answer that is at hand and not as long as its Content-Length', async () => {
+  for (const length of ['4', '6']) {
+    const { port } = await listen(async () => answer('begun', ['content-length', length]))
+    const client = new RawClient(port).write('GET / HTTP/1.1', 'Host: a', 'Connection: close', '', '')
+    assert.equal(await client.ended, 'ECONNRESET')
+    assert.equal(client.received, '')
+    const answered = await callHttp2(port, GET)
+    assert.deepEqual([answered.status, answered.ended], [0, false])
+  }
+})
+
 test('writes nothing of an answer without a body before its end is known', async () => {
   for (const [method, fields, status] of [
     ['GET', ['content-length', '0'], 200],

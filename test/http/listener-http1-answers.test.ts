@@ -209,6 +209,16 @@ test('passes interim responses on, but not to HTTP/1.0, and not once the answer 
   assert.match(await exchange(port, 'GET / HTTP/1.0', '', ''), /^HTTP\/1\.1 200 OK\r\n/)
 })
 
+test('passes no more than 16 interim responses on', async () => {
+  const { port } = await listen(async ({ caller }) => {
+    for (let i = 0; i < 100; i++) caller.inform({ status: 103, fields: ['link', '</a>'] })
+    return answer('ok')
+  })
+  const text = await exchange(port, 'GET / HTTP/1.1', 'Host: a', CLOSE, '', '')
+  assert.equal(text.split('HTTP/1.1 103 ').length - 1, 16)
+  assert.match(text, /\r\n\r\nok$/)
+})
+
 test('answers an HTTP/1.0 client without chunks, and ends the connection after the body', async () => {
   const { port } = await listen(async ({ request: { head } }) =>
     answer(new FedBody().push(head.authority).push('-').end(['x-sum', '1']), ['trailer', 'x-sum']),

@@ -139,6 +139,15 @@ test('passes interim responses and Expect on', async () => {
   assert.deepEqual([answered.interim, answered.body], [[103, 100], 'expect,100-continue hi'])
 })
 
+test('passes no more than 16 interim responses on', async () => {
+  const { port } = await listen(async ({ caller }) => {
+    for (let i = 0; i < 100; i++) caller.inform({ status: 103, fields: ['link', '</a>'] })
+    return answer('ok')
+  })
+  const answered = await callHttp2(port, GET)
+  assert.deepEqual([answered.interim.length, answered.body], [16, 'ok'])
+})
+
 test('ends a complete answer to an unfinished request with NO_ERROR, and no byte of it is lost', async () => {
   const texts = ['whole'.repeat(10_000), 'streamed'.repeat(300_000)]
   for (const text of texts) {

@@ -53,7 +53,7 @@ const TABLE: [string, FailedCopy, [safe: string, idempotent: string, unsafe: str
   ['replayed, unproven', unproven('replayed'), ['anew', 'anew', 'unknown']],
   ['decrypt_failed', failed('decrypt_failed'), ['same', 'same', 'same']],
   ['decrypt_failed, unproven', unproven('decrypt_failed'), ['same', 'same', 'same']],
-  ['malformed', failed('malformed'), ['certain', 'certain', 'certain']],
+  ['malformed', failed('malformed'), ['same', 'same', 'same']],
   ['malformed, unproven', unproven('malformed'), ['same', 'same', 'same']],
   ['unsupported', failed('unsupported'), ['certain', 'certain', 'certain']],
   ['unsupported, unproven', unproven('unsupported'), ['same', 'same', 'same']],
@@ -97,7 +97,7 @@ const NOT_KEPT: [string, FailedCopy, [safe: string, idempotent: string, unsafe: 
     ['certain', 'unknown', 'unknown'],
   ],
   ['decrypt_failed', failed('decrypt_failed'), ['certain', 'unknown', 'unknown']],
-  ['malformed', failed('malformed'), ['certain', 'certain', 'certain']],
+  ['malformed', failed('malformed'), ['certain', 'unknown', 'unknown']],
   ['malformed, unproven', unproven('malformed'), ['certain', 'unknown', 'unknown']],
   ['state_unavailable', failed('state_unavailable'), ['certain', 'certain', 'certain']],
   ['state_unavailable, unproven', unproven('state_unavailable'), ['certain', 'unknown', 'unknown']],
@@ -160,11 +160,13 @@ test('resends the same bytes within 5 s of their first copy, however long the pa
   assert.equal(said(second.judge(failed('broken', { elapsedMs: 1000 }), 5000, ALL_KEPT)), 'unknown')
 })
 
-test('resends once after decrypt_failed, and then does not know', () => {
-  assert.deepEqual(judged('unsafe', Array(2).fill(failed('decrypt_failed'))), ['same', 'unknown'])
-  assert.deepEqual(judged('unsafe', [failed('decrypt_failed'), failed('replayed')]), ['same', 'unknown'])
-  assert.deepEqual(judged('safe', Array(2).fill(failed('decrypt_failed'))), ['same', 'certain'])
-})
+for (const what of ['decrypt_failed', 'malformed'] as const) {
+  test(`resends once after ${what}, and then does not know`, () => {
+    assert.deepEqual(judged('unsafe', Array(2).fill(failed(what))), ['same', 'unknown'])
+    assert.deepEqual(judged('unsafe', [failed(what), failed('replayed')]), ['same', 'unknown'])
+    assert.deepEqual(judged('safe', Array(2).fill(failed(what))), ['same', 'certain'])
+  })
+}
 
 test('encodes anew once', () => {
   for (const kind of KINDS) {
@@ -203,7 +205,7 @@ test('takes no proof when the bytes of another copy left, even one that a store 
 })
 
 test('does not take the refusal of one copy for that of another', () => {
-  for (const what of ['malformed', 'unsupported', 'auth_failed', 'rate_limited', 'too_large'] as const) {
+  for (const what of ['unsupported', 'auth_failed', 'rate_limited', 'too_large'] as const) {
     assert.deepEqual(judged('unsafe', [failed('broken'), failed(what)]), ['same', 'unknown'])
     assert.deepEqual(judged('safe', [failed('broken'), failed(what)]), ['same', 'certain'])
     assert.deepEqual(judged('unsafe', [failed('broken', { sent: false }), failed(what)]), ['same', 'certain'])

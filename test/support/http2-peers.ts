@@ -37,7 +37,7 @@ export function frame(
 export const DATA = 0
 export const HEADERS = 1
 export const RST_STREAM = 3
-const SETTINGS = 4
+export const SETTINGS = 4
 export const GOAWAY = 7
 export const END_HEADERS = 4
 /** `:status: 200`, from the static table of HPACK */

@@ -156,16 +156,25 @@ export async function startTap(to: number, secure?: tls.TlsOptions): Promise<Tap
   }
 }
 
-/** Lets a server listen on a free port of 127.0.0.1. */
+const given = new Set<number>()
+
+/** Lets a server listen on a port of 127.0.0.1 that none had before it: a sidecar may remember who that was. */
 export async function listen(server: net.Server): Promise<number> {
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', resolve)
-  })
-  return (server.address() as AddressInfo).port
+  for (;;) {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject)
+      server.listen(0, '127.0.0.1', resolve)
+    })
+    const { port } = server.address() as AddressInfo
+    if (!given.has(port)) {
+      given.add(port)
+      return port
+    }
+    await new Promise((resolve) => server.close(resolve))
+  }
 }
 
-/** A port on which nothing listens. */
+/** A port on which nothing listens, nor did before. */
 export async function unusedPort(): Promise<number> {
   const server = net.createServer()
   const port = await listen(server)
