@@ -14,7 +14,7 @@ const SAME_SIGINT_MS = 500
  */
 export async function run(config: Config, warnings: readonly string[]): Promise<void> {
   const log = createLogger(config.logLevel)
-  for (const warning of warnings) log.warn(warning)
+  for (const warning of [...warnings, ...runtimeDoubts(process.versions)]) log.warn(warning)
   process.on('uncaughtException', (error: unknown) => {
     log.error({ err: error }, 'the sidecar failed and stops')
     process.exit(1)
@@ -29,6 +29,15 @@ export async function run(config: Config, warnings: readonly string[]): Promise<
     log.error(why)
     process.exit(1)
   }
+}
+
+/** What this Node cannot do as it should. */
+export function runtimeDoubts({ node, uv }: { node: string; uv: string }): string[] {
+  const [major = 0, minor = 0] = uv.split('.').map(Number)
+  if (major > 1 || minor >= 52) return []
+  const what =
+    'may take an answer that the app breaks off for a complete one, if it has neither length nor chunks'
+  return [`Node ${node} ${what}: use 24.16 or newer`]
 }
 
 function stopOnSignal(starting: Promise<App>, drainMs: number, log: Logger): void {

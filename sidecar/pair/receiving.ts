@@ -13,6 +13,8 @@ import type { MeshSecret } from './secrets.ts'
 const BLOCK_LIFE_MS = 2 * BLOCK_LEASE_MS
 /** No more can be alive at once: they were leased, at the limit of BLOCKS_PER_WINDOW, within twice the window. */
 const BLOCKS_ALIVE_MAX = 2 * BLOCKS_PER_WINDOW
+/** Nor does one that lives lie further above the lowest: the first was skipped to, and the others leased since. */
+const BLOCKS_SPAN_MAX = BLOCKS_SKIP_MAX + BLOCKS_ALIVE_MAX
 
 /**
  * A pair as its responder holds it: which blocks may still be used, and their keys.
@@ -61,7 +63,8 @@ export class ReceivingPair {
    */
   keys(block: number, index: number, nowMs: number): MessageKeyPair {
     if (this.#erased) throw new Reject('state_lost')
-    if (block < this.floor(nowMs) || block > this.#highest + BLOCKS_SKIP_MAX)
+    const floor = this.floor(nowMs)
+    if (block < floor || block > Math.min(this.#highest + BLOCKS_SKIP_MAX, floor + BLOCKS_SPAN_MAX))
       throw new Reject('block_out_of_reach')
     const known = this.#blocks.get(block)
     if (known) return known.keys(index)

@@ -61,7 +61,7 @@ test('whatever Connection names is left out, in any case, wherever it stands', (
     'x-three',
     '3',
     'connection',
-    'X-THREE',
+    ' X-THREE\t',
     'x-on',
     '4',
   ]

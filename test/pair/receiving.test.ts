@@ -72,6 +72,17 @@ test('reaches 64 blocks above the highest that authenticated, and 64 at first', 
   await outOfReach(pair, 75)
 })
 
+test('follows no leaps beyond 128 blocks above the lowest that lives: a peer could fill the memory with keys', async () => {
+  const { pair, sent } = pairing()
+  for (const block of [64, 128]) {
+    assert.ok(same(pair.keys(block, 0, 0), sent(block, 0)))
+    pair.authenticated(block, 0)
+  }
+  await outOfReach(pair, 129)
+  assert.equal(pair.floor(LIFE_MS), 129)
+  assert.ok(same(pair.keys(192, 0, LIFE_MS), sent(192, 0)))
+})
+
 test('lets a block die 120 s after its first authenticated message', async () => {
   const { pair, sent } = pairing()
   assert.ok(pair.keys(0, 0, 0))
