@@ -5,6 +5,7 @@ import net, { type AddressInfo } from 'node:net'
 import { type App, startApp } from './app.ts'
 import { loadConfig } from './config.ts'
 import { createLogger } from './log.ts'
+import { MESSAGE_PATH } from './outer.ts'
 
 /** so many to see how many a second there can be, the rest to see how long one takes */
 const CALLS_AT_ONCE = 9_000
@@ -91,7 +92,7 @@ export async function runDemo(
     const rowBytes = columns < WIDE ? 16 : 9
     printViews(print, columns, [
       ['What orders sent', describe(SENT)],
-      ['What the network saw', dump(wire.sent, 'POST /api/mte-message', rowBytes)],
+      ['What the network saw', dump(wire.sent, `POST ${MESSAGE_PATH}`, rowBytes)],
       ['What billing got', describe(billing.first)],
     ])
     printViews(print, columns, [

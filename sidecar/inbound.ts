@@ -28,6 +28,7 @@ import { json, problem } from './http/problem.ts'
 import { SendError } from './http/send-error.ts'
 import type { Outbound } from './outbound.ts'
 import type { OutboundToken } from './outbound-token.ts'
+import { MESSAGE_PATH, OUTER_FIELDS, PAIRING_PATH } from './outer.ts'
 import { HELLO_BYTES } from './pair/handshake.ts'
 import { HEADER_BYTES, openRequest, parseHeader, type Sealer, sealResponse } from './pair/message.ts'
 import type { Pairs, ReceivingMessage } from './pair/pairs.ts'
@@ -51,10 +52,9 @@ export interface InboundOptions {
   random(length: number): Buffer
 }
 
-const SIDECAR_PATHS: ReadonlySet<string> = new Set(['/api/mte-message', '/api/mte-pair'])
+const SIDECAR_PATHS: ReadonlySet<string> = new Set([MESSAGE_PATH, PAIRING_PATH])
 /** As many interim responses as a message may hold; more are not passed on. */
 const INTERIM_MAX = 16
-const OCTETS: Fields = ['content-type', 'application/octet-stream', 'cache-control', 'no-store, no-transform']
 
 /** Answers what comes in at PORT. */
 export class Inbound {
@@ -73,8 +73,8 @@ export class Inbound {
     const { pathname, search } = splitPath(head.path)
     if (token.required && field(head.fields, 'x-mte-outbound-token') !== undefined)
       return outbound.answer(arrival)
-    if (head.method === 'POST' && pathname === '/api/mte-message') return this.#message(arrival)
-    if (head.method === 'POST' && pathname === '/api/mte-pair') return this.#pairing(arrival.request)
+    if (head.method === 'POST' && pathname === MESSAGE_PATH) return this.#message(arrival)
+    if (head.method === 'POST' && pathname === PAIRING_PATH) return this.#pairing(arrival.request)
     // What sidecars say to each other is not for the pages of browsers.
     const preflight = SIDECAR_PATHS.has(pathname) ? undefined : cors.preflight(head)
     if (preflight) return preflight
@@ -301,7 +301,7 @@ function added(fields: Fields, headers: Fields): Fields {
 }
 
 function octets(status: number, body: Answer['body']): Answer {
-  return { head: { status, fields: OCTETS }, body }
+  return { head: { status, fields: OUTER_FIELDS }, body }
 }
 
 function echo(message: string): Answer {

@@ -20,10 +20,12 @@ import type { Arrival } from './http/listener.ts'
 import { problem } from './http/problem.ts'
 import { SendError } from './http/send-error.ts'
 import { type OutboundToken, PROXY_AUTHENTICATE } from './outbound-token.ts'
+import { MESSAGE_PATH, outerHead } from './outer.ts'
 import { openResponse, RESPONSE_HEADER_BYTES, sealRequest } from './pair/message.ts'
-import type { Pairs, SendingMessage } from './pair/pairs.ts'
+import type { Pairs } from './pair/pairs.ts'
 import { Reject } from './pair/reject.ts'
 import { type FailedCopy, Resend, type Verdict } from './pair/resend.ts'
+import type { SendingMessage } from './pair/sending.ts'
 import { pairingProblem } from './pairing.ts'
 import { type Repeatability, repeatability } from './repeatability.ts'
 import { Rewindable } from './rewind.ts'
@@ -54,13 +56,7 @@ const KEPT_BYTES_MAX = 256 * 1024
 /** Longer than any reject record. */
 const RECORD_BYTES_MAX = 1024
 
-const MESSAGE_HEAD: RequestHead = {
-  method: 'POST',
-  scheme: 'http',
-  authority: '',
-  path: '/api/mte-message',
-  fields: ['content-type', 'application/octet-stream', 'cache-control', 'no-store, no-transform'],
-}
+const MESSAGE_HEAD = outerHead(MESSAGE_PATH)
 
 const REQUEST_TRAILERS = { withoutTrailer: isForSidecar, refusal: headProblem }
 

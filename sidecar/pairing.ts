@@ -1,23 +1,18 @@
 /** Pairing as this sidecar does it: over its client for peers, and with what it tells an app that has to wait in vain. */
 import { randomBytes } from 'node:crypto'
-import { Attempt, type RequestHead, WholeBody } from './call.ts'
+import { Attempt, WholeBody } from './call.ts'
 import type { Config } from './config.ts'
 import { SidecarError } from './errors.ts'
 import { readAtMost } from './http/body-limits.ts'
 import type { PeerClient } from './http/peer-client.ts'
 import { SendError } from './http/send-error.ts'
 import type { Logger } from './log.ts'
+import { outerHead, PAIRING_PATH } from './outer.ts'
 import { type CarriedAnswer, type PairEvent, PairingError, Pairs } from './pair/pairs.ts'
 import { meshSecret } from './pair/secrets.ts'
 import { type PairStore, StoreUnavailableError } from './pair/store.ts'
 
-const PAIR_HEAD: RequestHead = {
-  method: 'POST',
-  scheme: 'http',
-  authority: '',
-  path: '/api/mte-pair',
-  fields: ['content-type', 'application/octet-stream', 'cache-control', 'no-store, no-transform'],
-}
+const PAIRING_HEAD = outerHead(PAIRING_PATH)
 /** More than any answer to a pairing. */
 const ANSWER_BYTES_MAX = 4096
 
@@ -83,7 +78,7 @@ async function carry(
   answerTimeoutMs: number,
 ): Promise<CarriedAnswer> {
   const attempt = new Attempt()
-  const { head, body } = await client.send(peer, { head: PAIR_HEAD, body: new WholeBody(hello) }, attempt)
+  const { head, body } = await client.send(peer, { head: PAIRING_HEAD, body: new WholeBody(hello) }, attempt)
   const late = new SendError('response-timeout', true)
   const timer = setTimeout(
     () => attempt.abandon(new SidecarError('idle-timeout', late.message)),

@@ -5,15 +5,15 @@
  * Does no I/O of its own: `carry` brings a pairing to a peer, the store keeps what must be kept, and time and
  * randomness are given.
  */
-import type { KeyObject } from 'node:crypto'
 import { type AgreedPair, type Identity, initiate, type OpenedHello, openHello } from './handshake.ts'
 import { PairingLimits, SeenHellos } from './limits.ts'
-import type { MessageHeader } from './message.ts'
-import { firstChainKey, INDICES_PER_BLOCK } from './ratchet.ts'
+import type { MessageHeader, MessageKeys } from './message.ts'
+import { firstChainKey } from './ratchet.ts'
 import { ReceivingPair } from './receiving.ts'
 import { echoOf, parseReject, REJECTS, Reject, type RejectName, rejectRecord } from './reject.ts'
 import { type MeshSecret, ownerOf } from './secrets.ts'
-import { type Lease, type PairStore, type Spent, StoreUnavailableError } from './store.ts'
+import { Sending, type SendingMessage } from './sending.ts'
+import { type PairStore, type Spent, StoreUnavailableError } from './store.ts'
 
 /** What a peer answered to a pairing. */
 export interface CarriedAnswer {
@@ -59,21 +59,8 @@ export class PairingError extends Error {
   }
 }
 
-/** A message that may be sent once: an index that no other message has, and its keys. */
-export interface SendingMessage {
-  pairId: Buffer
-  block: number
-  index: number
-  requestKey: KeyObject
-  responseKey: KeyObject
-  chunkBytesMax: number
-}
-
 /** The keys of a message that came in, and the right to run it. */
-export interface ReceivingMessage {
-  requestKey: KeyObject
-  responseKey: KeyObject
-  chunkBytesMax: number
+export interface ReceivingMessage extends MessageKeys {
   /** what its sender calls itself */
   peer: string
   /**
@@ -100,32 +87,6 @@ interface Peer {
   pairing: Promise<void> | undefined
   /** what the peer's clock is ahead of ours, in ms */
   clockOffsetMs: number
-}
-
-/** The indices of a lease, each given out once. */
-class Sending {
-  readonly lease: Lease
-  messages = 0
-  #ended = false
-
-  constructor(lease: Lease) {
-    this.lease = lease
-  }
-
-  next(nowMs: number): SendingMessage | undefined {
-    if (this.#ended || this.messages >= INDICES_PER_BLOCK || nowMs >= this.lease.endsAtMs) return undefined
-    // Spent before its key is used: no failure can use it again.
-    const index = this.messages++
-    const { pairId, block, keys, chunkBytesMax } = this.lease
-    const { request, response } = keys.keys(index)
-    return { pairId, block, index, requestKey: request, responseKey: response, chunkBytesMax }
-  }
-
-  /** Gives out no more, and erases the keys: messages that have begun have theirs. */
-  end(): void {
-    this.#ended = true
-    this.lease.keys.erase()
-  }
 }
 
 export class Pairs {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
 import { MemoryStore } from '../../sidecar/pair/memory-store.ts'
-import type { SendingMessage } from '../../sidecar/pair/pairs.ts'
+import type { SendingMessage } from '../../sidecar/pair/sending.ts'
 import { type PairStore, type PairSummary, StoreUnavailableError } from '../../sidecar/pair/store.ts'
 import { runs } from '../support/fuzz.ts'
 import { suite } from '../support/suite.ts'

@@ -2,14 +2,9 @@ import assert from 'node:assert/strict'
 import { type Identity, initiate } from '../../sidecar/pair/handshake.ts'
 import { MemoryStore } from '../../sidecar/pair/memory-store.ts'
 import { parseHeader, sealRequest } from '../../sidecar/pair/message.ts'
-import {
-  type CarriedAnswer,
-  type PairEvent,
-  Pairs,
-  type PairsOptions,
-  type SendingMessage,
-} from '../../sidecar/pair/pairs.ts'
+import { type CarriedAnswer, type PairEvent, Pairs, type PairsOptions } from '../../sidecar/pair/pairs.ts'
 import { echoOf, Reject, type RejectName, rejectRecord } from '../../sidecar/pair/reject.ts'
+import type { SendingMessage } from '../../sidecar/pair/sending.ts'
 import { type Lease, type PairStore, StoreUnavailableError } from '../../sidecar/pair/store.ts'
 import { FakeClock, seeded } from './fakes.ts'
 import { identity } from './vectors.ts'
