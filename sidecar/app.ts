@@ -14,10 +14,15 @@ import { Inbound } from './inbound.ts'
 import type { Logger } from './log.ts'
 import { Outbound } from './outbound.ts'
 import { OutboundToken } from './outbound-token.ts'
+import type { Identity } from './pair/handshake.ts'
 import { MemoryStore } from './pair/memory-store.ts'
-import { createPairs, pairingLog } from './pairing.ts'
+import type { PairStore } from './pair/store.ts'
+import { createPairs, identityOf, pairingLog } from './pairing.ts'
 import { watchPeersFile } from './peers-file.ts'
 import { randomPool } from './random.ts'
+import { RedisConnection } from './redis/connection.ts'
+import { RedisStore } from './redis/redis-store.ts'
+import type { RedisAddress } from './redis/redis-url.ts'
 import { Routes } from './routes.ts'
 
 export type Role = 'inbound' | 'outbound' | 'admin'
@@ -44,7 +49,12 @@ const SWEEP_MS = 10_000
 export async function startApp(config: Config, log: Logger): Promise<App> {
   const clockMs = () => performance.now()
   const random = randomPool()
-  const store = new MemoryStore(clockMs)
+  const identifying = identityOf(config)
+  const store = config.redis
+    ? await openRedis(config, config.redis, identifying, log, clockMs)
+    : // What was sent before this was made cannot have run here: it does not wait for anything.
+      new MemoryStore(clockMs)
+  const identity = await identifying
   const timeouts = { connectTimeoutMs: config.connectTimeoutMs, responseTimeoutMs: config.responseTimeoutMs }
   const client = { headBytesMax: config.maxHeaderBytes, ...timeouts, ...(config.ca ? { ca: config.ca } : {}) }
   const peerClient = new PeerClient({
@@ -63,9 +73,11 @@ export async function startApp(config: Config, log: Logger): Promise<App> {
   const routes = new Routes(config.peers, config.passThroughHosts)
   const limits = { headBytesMax: config.maxHeaderBytes, bodyBytesMax: config.maxBodyBytes }
 
-  const pairs = await createPairs(config, {
+  const pairs = createPairs({
+    identity,
     store,
     client: peerClient,
+    responseTimeoutMs: config.responseTimeoutMs,
     clockMs,
     onEvent: pairingLog(log, clockMs),
   })
@@ -94,7 +106,12 @@ export async function startApp(config: Config, log: Logger): Promise<App> {
     random,
   })
   let draining = false
-  const admin = new Admin({ name: config.name, store, notReady: () => (draining ? ['draining'] : []) })
+  const admin = new Admin({
+    name: config.name,
+    store,
+    dropPairs: (peer) => pairs.drop(peer),
+    notReady: () => (draining ? ['draining'] : []),
+  })
 
   const listeners = new Map<Role, Listener>()
   const ports = new Map<Role, AddressInfo>()
@@ -137,6 +154,18 @@ export async function startApp(config: Config, log: Logger): Promise<App> {
     },
     close,
   }
+}
+
+async function openRedis(
+  { ca }: Config,
+  address: RedisAddress,
+  identifying: Promise<Identity>,
+  log: Logger,
+  clockMs: () => number,
+): Promise<PairStore> {
+  const { secrets } = await identifying
+  const connection = new RedisConnection({ address, ca, log, clockMs })
+  return new RedisStore({ connection, secrets, log, clockMs })
 }
 
 /** Calls below a base path. */

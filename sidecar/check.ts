@@ -5,8 +5,17 @@ import { asSidecarError, type ErrorCode, SidecarError } from './errors.ts'
 import { Http1Client } from './http/http1-client.ts'
 import { PeerClient } from './http/peer-client.ts'
 import { SendError } from './http/send-error.ts'
+import type { Logger } from './log.ts'
 import { MemoryStore } from './pair/memory-store.ts'
-import { createPairs, pairingProblem } from './pairing.ts'
+import { StoreUnavailableError } from './pair/store.ts'
+import { createPairs, identityOf, pairingProblem } from './pairing.ts'
+import { printable } from './printable.ts'
+import { RedisConnection } from './redis/connection.ts'
+import { describe, type RedisAddress } from './redis/redis-url.ts'
+import { PROBE } from './redis/script.ts'
+
+/** Longer than a connection to a cluster or through sentinels takes, in ms. */
+const REDIS_PATIENCE_MS = 3000
 
 /** What to do about an error that a peer's pairing made. */
 const ADVICE: Partial<Record<ErrorCode, string>> = {
@@ -32,13 +41,15 @@ export async function runCheck(
   const patterns = peers.filter((url) => /[{}]/.test(url))
   const named = new Set([...peers.filter((url) => !patterns.includes(url)), ...urls])
   print('ok    The configuration can be read.')
-  const results = [await checkUpstream(config, print)]
+  const results = [await checkUpstream(config, print), await checkRedis(config, print)]
   const { connectTimeoutMs, responseTimeoutMs, maxHeaderBytes: headBytesMax, ca } = config
   const client = new PeerClient({ connectTimeoutMs, responseTimeoutMs, headBytesMax, ...(ca ? { ca } : {}) })
   const clockMs = () => performance.now()
-  const pairs = await createPairs(config, {
+  const pairs = createPairs({
+    identity: await identityOf(config),
     store: new MemoryStore(clockMs),
     client,
+    responseTimeoutMs,
     clockMs,
     onEvent: () => {},
   })
@@ -62,6 +73,55 @@ export async function runCheck(
   if (named.size === 0 && patterns.length === 0)
     print('--    PEERS names no peer: calls need x-mte-upstream, or this sidecar is for inbound calls only.')
   return results.every(Boolean)
+}
+
+async function checkRedis({ redis: address, ca }: Config, print: (line: string) => void): Promise<boolean> {
+  if (!address) return true
+  const clockMs = () => performance.now()
+  const connection = new RedisConnection({ address, ca, log: SILENT, clockMs })
+  try {
+    await connection.ready(REDIS_PATIENCE_MS)
+    await connection.run(PROBE, [], [])
+    print(`ok    Redis at ${describe(address)} answers.`)
+    await warnOfHabits(connection, address, print)
+    return true
+  } catch (error) {
+    if (!(error instanceof StoreUnavailableError)) throw error
+    const [reason = '', ...advice] = printable(error.message).split('; ')
+    print(`FAIL  ${sentence(reason)}`)
+    print(`      ${sentence(advice.join('; '))}`)
+    return false
+  } finally {
+    connection.close()
+  }
+}
+
+/** Warns of what makes a Redis that works a bad place for pairs. */
+async function warnOfHabits(
+  connection: RedisConnection,
+  address: RedisAddress,
+  print: (line: string) => void,
+): Promise<void> {
+  const settings = await connection.settings('appendonly', 'save', 'maxmemory', 'maxmemory-policy')
+  if (!settings) return
+  const where = `Redis at ${describe(address)}`
+  if (settings.get('appendonly') === 'yes' || settings.get('save') !== '') {
+    print(
+      `--    ${where} writes to disk, where keys outlive their pairs: who gets its files and the secret reads`,
+    )
+    print(`      recordings of calls. Set appendonly no and save "" there.`)
+  }
+  const policy = settings.get('maxmemory-policy')
+  if (settings.get('maxmemory') !== '0' && policy !== 'noeviction') {
+    print(
+      `--    ${where} drops pairs when its memory is full (maxmemory-policy ${policy}), and calls fail then.`,
+    )
+    print('      Set maxmemory-policy noeviction there.')
+  }
+}
+
+function sentence(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.?]$/.test(text) ? '' : '.'}`
 }
 
 async function checkUpstream(config: Config, print: (line: string) => void): Promise<boolean> {
@@ -92,3 +152,6 @@ async function checkUpstream(config: Config, print: (line: string) => void): Pro
     client.close()
   }
 }
+
+/** What is wrong is printed. */
+const SILENT: Logger = { error() {}, warn() {}, info() {}, debug() {} }

@@ -1,107 +1,12 @@
-/** Every variable once: name, default, meaning, unit, check; and what they mean together. */
+/** Reads the variables, and the files that they name: each by its format, and what they mean together. */
 import os from 'node:os'
 import convict from 'convict'
 import type { Fields } from './call.ts'
 import { checkOnce, FORMATS, Mistake, type Pattern, type Peer } from './formats.ts'
 import type { LogLevel } from './log.ts'
 import { meantName } from './misspelt.ts'
-
-type Format = keyof typeof FORMATS
-
-interface Variable<F extends Format, D extends string | null> {
-  format: F
-  /** as it would be written in the environment; null: none */
-  default: D
-  doc: string
-}
-
-/** All that can be configured, in the order in which it is told. */
-export const VARIABLES = {
-  UPSTREAM: variable(
-    'baseUrl',
-    null,
-    'base URL of the local app; unset: this sidecar is for outbound calls only',
-  ),
-  CLIENT_ID_SECRET: variable(
-    'clientIdSecret',
-    null,
-    'required: the secret shared by all sidecars that talk to each other, 32 characters or more',
-  ),
-  CLIENT_ID_SECRET_FILE: variable('clientIdSecretFile', null, 'file that holds it, instead'),
-  CLIENT_ID_SECRET_PREVIOUS: variable(
-    'clientIdSecret',
-    null,
-    'the secret before, still accepted while the new one is rolled out',
-  ),
-  CLIENT_ID_SECRET_PREVIOUS_FILE: variable('clientIdSecretFile', null, 'file that holds it, instead'),
-  OUTBOUND_TOKEN: variable(
-    'outboundToken',
-    null,
-    'what every outbound call must show: x-mte-outbound-token, or Proxy-Authorization; unset: calls to OUTBOUND_PORT need none, and PORT takes no outbound calls',
-  ),
-  OUTBOUND_TOKEN_FILE: variable('outboundTokenFile', null, 'file that holds it, instead'),
-  OUTBOUND_TOKEN_PREVIOUS: variable('outboundToken', null, 'the token before, still accepted'),
-  OUTBOUND_TOKEN_PREVIOUS_FILE: variable('outboundTokenFile', null, 'file that holds it, instead'),
-  PEERS: variable(
-    'peers',
-    null,
-    'billing=http://billing:8080,*.shop=http://{host}:{port}: authority that the app calls = base URL of its sidecar; * stands for any text, the longest match wins',
-  ),
-  PEERS_FILE: variable('peersFile', null, 'file with more of them, one a line; read again when it changes'),
-  PASS_THROUGH_HOSTS: variable(
-    'authorities',
-    null,
-    'host or host:port, comma-separated, that may be called in plain; all other authorities without a peer are refused',
-  ),
-  PASS_THROUGH_ROUTES: variable(
-    'pathPrefixes',
-    null,
-    'path prefixes such as /healthz, comma-separated, that PORT forwards in plain to UPSTREAM',
-  ),
-  CA_FILE: variable(
-    'certificatesFile',
-    null,
-    'PEM file of certificate authorities to trust for https:// besides those of the system and of Node',
-  ),
-  REDIS_URL: variable('notYet', null, 'must stay unset in this version: pairs are kept in memory'),
-  PORT: variable(
-    'port',
-    '8080',
-    "where peers' sidecars reach this one, on all addresses; 0 takes a free port",
-  ),
-  OUTBOUND_PORT: variable('portOrOff', '8081', "for the app's outbound calls, on loopback; off closes it"),
-  ADMIN_PORT: variable('port', '8082', '/livez, /readyz, and from this machine /pairs; on ADMIN_HOST'),
-  ADMIN_HOST: variable('listenHost', '127.0.0.1', 'IP address or host name'),
-  NAME: variable('name', null, 'what this sidecar calls itself to its peers; unset: the host name'),
-  LOG_LEVEL: variable('logLevel', 'info', 'fatal, error, warn, info, debug, trace or silent'),
-  DEBUG: variable('flag', 'false', 'true is LOG_LEVEL=debug'),
-  HEADERS: variable(
-    'headers',
-    null,
-    'JSON object of strings, such as {"x-service-name":"billing"}: headers added to requests to UPSTREAM and to the responses that the app\'s caller gets',
-  ),
-  CORS_ORIGINS: variable(
-    'origins',
-    null,
-    'origins such as https://www.example.com, comma-separated, or *: preflights are answered here, and CORS headers added; unset: neither',
-  ),
-  CORS_METHODS: variable(
-    'methods',
-    'GET,POST,PUT,DELETE',
-    'methods that preflights allow; limits nothing but CORS',
-  ),
-  CORS_ALLOWED_HEADERS: variable('fieldNames', null, 'headers that preflights allow; unset: those asked for'),
-  CONNECT_TIMEOUT_SECONDS: variable('seconds', '5', 'time to connect to a peer or to UPSTREAM'),
-  RESPONSE_TIMEOUT_SECONDS: variable('seconds', '120', 'time to the first byte of a response'),
-  IDLE_TIMEOUT_SECONDS: variable('seconds', '300', 'how long a call may go on without a byte either way'),
-  MAX_HEADER_BYTES: variable('headerBytes', '65536', 'names and values of one head; beyond it status 431'),
-  MAX_BODY_BYTES: variable(
-    'bodyBytes',
-    null,
-    'of the body of one request; beyond it status 413; unset: no limit',
-  ),
-  DRAIN_SECONDS: variable('seconds', '30', 'time for open requests to finish after SIGTERM'),
-} as const
+import type { RedisAddress } from './redis/redis-url.ts'
+import { ALL_FORMATS, VARIABLES, type Values } from './variables.ts'
 
 /** What the sidecar runs with. */
 export interface Config {
@@ -119,6 +24,8 @@ export interface Config {
   readonly passThroughRoutes: readonly string[]
   /** PEM certificates that are trusted besides those of the system and of Node */
   readonly ca: string[] | undefined
+  /** undefined: pairs are kept in memory */
+  readonly redis: RedisAddress | undefined
   readonly port: number
   readonly outboundPort: number | 'off'
   readonly adminPort: number
@@ -156,20 +63,17 @@ export class ConfigError extends Error {
 
 type Env = Readonly<Record<string, string | undefined>>
 type Name = keyof typeof VARIABLES
+type Secret = (typeof SECRETS)[number]
 type Told = { name: Name; what: string }
-type Values = {
-  [N in Name]: (typeof VARIABLES)[N] extends Variable<infer F, infer D>
-    ? ReturnType<(typeof FORMATS)[F]> | (D extends null ? undefined : never)
-    : never
-}
 
 const NAMES = Object.keys(VARIABLES) as Name[]
-/** Each may be in a file instead; each must differ from those before it. */
+/** Each may be in a file instead; each, and the password in REDIS_URL, must differ from those before it. */
 const SECRETS = [
   'CLIENT_ID_SECRET',
   'CLIENT_ID_SECRET_PREVIOUS',
   'OUTBOUND_TOKEN',
   'OUTBOUND_TOKEN_PREVIOUS',
+  'REDIS_URL',
 ] as const
 const PORTS = ['PORT', 'OUTBOUND_PORT', 'ADMIN_PORT'] as const
 const GUESSABLE_CHARACTERS = 16
@@ -181,7 +85,7 @@ const NOT_SUPPORTED = {
     'is not supported; run a sidecar for each upstream, with its own UPSTREAM, NAME and CLIENT_ID_SECRET',
 }
 
-for (const [name, parse] of Object.entries(FORMATS)) {
+for (const [name, parse] of Object.entries(ALL_FORMATS)) {
   convict.addFormat({
     name,
     // A coerce that threw would hide the mistakes of the variables after it.
@@ -240,15 +144,13 @@ function read(env: Env, names: readonly Name[]): { values: Partial<Values>; told
 
 /** What is wrong only in the light of another variable. */
 function* contradictions(values: Partial<Values>, set: Env): Generator<Told> {
-  const isSet = (name: (typeof SECRETS)[number]) =>
-    set[name] !== undefined || set[`${name}_FILE`] !== undefined
-  if (!isSet('CLIENT_ID_SECRET')) {
+  if (!isSet(set, 'CLIENT_ID_SECRET')) {
     yield {
       name: 'CLIENT_ID_SECRET',
       what: 'is required, or CLIENT_ID_SECRET_FILE: the same 32 characters or more for all sidecars that talk to each other; mte-sidecar keygen makes one',
     }
   }
-  if (isSet('OUTBOUND_TOKEN_PREVIOUS') && !isSet('OUTBOUND_TOKEN')) {
+  if (isSet(set, 'OUTBOUND_TOKEN_PREVIOUS') && !isSet(set, 'OUTBOUND_TOKEN')) {
     yield {
       name: 'OUTBOUND_TOKEN_PREVIOUS',
       what: 'must not be set without OUTBOUND_TOKEN, which it came before',
@@ -263,7 +165,8 @@ function* contradictions(values: Partial<Values>, set: Env): Generator<Told> {
     if (set[name] !== undefined && set[inFile] !== undefined) {
       yield { name: inFile, what: `must not be set beside ${name}: keep one of the two` }
     } else if (same) {
-      yield { name, what: `must differ from ${same}; mte-sidecar keygen makes new ones` }
+      const what = name === 'REDIS_URL' ? 'must have a password that differs' : 'must differ'
+      yield { name, what: `${what} from ${same}; mte-sidecar keygen makes new ones` }
     }
   }
   yield* namedTwice(values)
@@ -314,6 +217,12 @@ function doubts(values: Partial<Values>, set: Env): string[] {
   if (values.DEBUG && set.LOG_LEVEL !== undefined && values.LOG_LEVEL !== 'debug') {
     told.push({ name: 'DEBUG', what: 'says nothing while LOG_LEVEL is set, which wins; set one of the two' })
   }
+  if (isSet(set, 'REDIS_URL') && set.NAME === undefined) {
+    told.push({
+      name: 'NAME',
+      what: 'is relay while it is unset beside REDIS_URL; set it: replicas that share pairs need one NAME, services that share a Redis different ones',
+    })
+  }
   return lines(told)
 }
 
@@ -331,7 +240,7 @@ function misspelt(set: Env): string[] {
 }
 
 function configOf(values: Values, set: Env): Config {
-  const secrets = (names: readonly (typeof SECRETS)[number][]) =>
+  const secrets = (names: readonly Secret[]) =>
     names.map((name) => secretOf(values, name)).filter((secret) => secret !== undefined)
   return {
     upstream: values.UPSTREAM,
@@ -346,7 +255,8 @@ function configOf(values: Values, set: Env): Config {
     outboundPort: values.OUTBOUND_PORT,
     adminPort: values.ADMIN_PORT,
     adminHost: values.ADMIN_HOST,
-    name: values.NAME ?? hostName(),
+    redis: redisOf(values),
+    name: values.NAME ?? (isSet(set, 'REDIS_URL') ? 'relay' : hostName()),
     logLevel: values.DEBUG && set.LOG_LEVEL === undefined ? 'debug' : values.LOG_LEVEL,
     headers: values.HEADERS ?? [],
     corsOrigins: values.CORS_ORIGINS ?? [],
@@ -367,16 +277,16 @@ function hostName(): string {
   return name instanceof Mistake ? 'relay' : name
 }
 
-function secretOf(values: Partial<Values>, name: (typeof SECRETS)[number]): string | undefined {
-  return values[name] ?? values[`${name}_FILE`]
+function isSet(set: Env, name: Secret): boolean {
+  return set[name] !== undefined || set[`${name}_FILE`] !== undefined
 }
 
-function variable<F extends Format, D extends string | null>(
-  format: F,
-  fallback: D,
-  doc: string,
-): Variable<F, D> {
-  return { format, default: fallback, doc }
+function secretOf(values: Partial<Values>, name: Secret): string | undefined {
+  return name === 'REDIS_URL' ? redisOf(values)?.password : (values[name] ?? values[`${name}_FILE`])
+}
+
+function redisOf(values: Partial<Values>): RedisAddress | undefined {
+  return values.REDIS_URL ?? values.REDIS_URL_FILE
 }
 
 function attempt<T>(parse: () => T): T | Mistake {

@@ -41,7 +41,7 @@ const HEADER_BYTES_MIN = 1024
 const HEADER_BYTES_MAX = 16 * 1024 * 1024
 const SECRET_CHARACTERS_MIN = 32
 
-/** The format of each kind of variable, by name. */
+/** The format of each kind of variable, by name; that of REDIS_URL is in redis/redis-url.ts. */
 export const FORMATS = {
   baseUrl,
   clientIdSecret,
@@ -66,7 +66,6 @@ export const FORMATS = {
   headerBytes: (raw: string) => bytes(raw, HEADER_BYTES_MIN, HEADER_BYTES_MAX),
   bodyBytes: (raw: string) => bytes(raw, 1, Number.MAX_SAFE_INTEGER),
   certificatesFile: (path: string) => contentOf(path, certificates),
-  notYet,
 } as const
 
 /**
@@ -294,14 +293,11 @@ function certificates(text: string): string[] {
   })
 }
 
-function notYet(_raw: string): never {
-  throw new Mistake(
-    "must stay unset: pairs are kept in this process's memory, and pairs that replicas share come with a later version",
-  )
-}
-
-/** What the text of a file means that a variable names; line ends at the text's end are no part of it. */
-function contentOf<T>(path: string, parse: (text: string) => T): T {
+/**
+ * What the text of a file means that a variable names; line ends at the text's end are no part of it.
+ * @throws Mistake
+ */
+export function contentOf<T>(path: string, parse: (text: string) => T): T {
   let text: string
   try {
     text = new TextDecoder('utf-8', { fatal: true }).decode(readFileSync(path)).replace(/[\r\n]+$/, '')
@@ -316,8 +312,12 @@ function contentOf<T>(path: string, parse: (text: string) => T): T {
   }
 }
 
-/** Parses the parts of a list, and names each that is wrong by its position. */
-function each<T>(parts: readonly string[], word: string, parse: (part: string) => T): T[] {
+/**
+ * Parses the parts of a list.
+ * @param word what a part is called: each that is wrong is named by it and its position
+ * @throws Mistake
+ */
+export function each<T>(parts: readonly string[], word: string, parse: (part: string) => T): T[] {
   const mistakes: string[] = []
   const parsed = parts.flatMap((part, i) => {
     try {

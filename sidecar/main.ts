@@ -3,13 +3,15 @@
 import '../sidecar/node-version.js'
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import http from 'node:http'
 import { Command, CommanderError, type Help } from 'commander'
-import { ConfigError, loadAdminAddress, loadConfig, VARIABLES } from './config.ts'
+import { ADMIN_DEADLINE_MS, AdminClient, AdminError } from './admin-client.ts'
+import { ConfigError, loadAdminAddress, loadConfig } from './config.ts'
 import { baseUrl, Mistake } from './formats.ts'
+import { pairTable } from './pair-table.ts'
+import { printable } from './printable.ts'
+import { VARIABLES } from './variables.ts'
 
 const STATUS = { ok: 0, failure: 1, usage: 64, configuration: 78 } as const
-const HEALTH_DEADLINE_MS = 2000
 const SECRET_BYTES = 32
 const HELP_WIDTH = 110
 
@@ -83,20 +85,21 @@ Example; the sidecar reads its environment and no file, so the shell reads it:
 program
   .command('check')
   .description(
-    'Tries what the configuration names: reaches UPSTREAM, pairs with each peer, and says what to do about the rest.',
+    'Tries what the configuration names: reaches UPSTREAM and Redis, pairs with each peer, and says what to do about the rest.',
   )
   .argument('[URL...]', 'base URLs of more sidecars to pair with')
   .addHelpText(
     'after',
     `
-It reads the variables that "mte-sidecar run" reads; UPSTREAM, CLIENT_ID_SECRET, PEERS and CA_FILE matter.
+It reads the variables that "mte-sidecar run" reads; UPSTREAM, CLIENT_ID_SECRET, NAME, PEERS,
+REDIS_URL and CA_FILE matter.
 Exit status: 0 if all is well, 1 if not, 78 if the configuration cannot be used.
 
 Example:
   PEERS=billing=http://10.0.0.7:8080 mte-sidecar check http://10.0.0.8:8080`,
   )
   .action(async (words: string[]) => {
-    const urls = words.map(toBaseUrl)
+    const urls = words.map((word, i) => toBaseUrl(word, `URL ${i + 1}`))
     const loaded = configured()
     if (!loaded) return
     for (const warning of loaded.warnings) complain(warning)
@@ -110,13 +113,46 @@ program
   .addHelpText(
     'after',
     `
-It reads ADMIN_HOST and ADMIN_PORT, and waits ${HEALTH_DEADLINE_MS / 1000} seconds at most.
+It reads ADMIN_HOST and ADMIN_PORT, and waits ${ADMIN_DEADLINE_MS / 1000} seconds at most.
 Exit status: 0 if the sidecar is alive, 1 if not.
 
 Example, in a Dockerfile:
   HEALTHCHECK CMD ["mte-sidecar", "healthcheck"]`,
   )
-  .action(healthcheck)
+  .action(() => ask((sidecar) => sidecar.alive()))
+
+const pairs = program
+  .command('pairs')
+  .description(
+    'Lists the pairs of the sidecar that runs here; "pairs drop PEER" has it forget those with one peer.',
+  )
+  .option('--json', 'as JSON, with ages in ms')
+  .addHelpText(
+    'after',
+    `
+PEER is the base URL of the peer's sidecar where this one made the pair (initiator), and the NAME of the peer's
+where that one did (responder). An initiator counts its messages once it has left their block.
+It reads ADMIN_HOST and ADMIN_PORT; other machines are told no pairs. Exit status: 0, or 1 if nothing answered.
+
+Example:
+  mte-sidecar pairs`,
+  )
+  .action(showPairs)
+
+pairs
+  .command('drop')
+  .description('Has the sidecar that runs here forget its pairs with a peer; the next call makes a new one.')
+  .argument('<PEER>', 'as mte-sidecar pairs lists it')
+  .addHelpText(
+    'after',
+    `
+It reads ADMIN_HOST and ADMIN_PORT. Replicas that share pairs in Redis lose them too, within a minute.
+Exit status: 0 if there were pairs, 1 if there were none or nothing answered.
+
+Example:
+  mte-sidecar pairs drop http://10.0.0.7:8080`,
+  )
+  .action(dropPairs)
 
 // A default command of commander's would take a mistyped command for its argument.
 const words = process.argv.slice(2)
@@ -137,37 +173,35 @@ function keygen(): void {
   }
 }
 
-async function healthcheck(): Promise<void> {
+/** Asks the sidecar that runs here, and says what comes in the way. */
+async function ask(work: (sidecar: AdminClient) => Promise<void>): Promise<void> {
   const address = orComplain(() => loadAdminAddress(process.env))
   if (!address) return
-  const { port } = address
-  const loopback = new Map([
-    ['0.0.0.0', '127.0.0.1'],
-    ['::', '::1'],
-  ])
-  const host = loopback.get(address.host) ?? address.host
   try {
-    if (port === 0) throw new Error('ADMIN_PORT is 0, so nobody knows where to ask; set it to a fixed port')
-    const status = await statusOf({ host, port, path: '/livez' })
-    if (status !== 200) throw new Error(`/livez on ${host} port ${port} answered with status ${status}`)
+    await work(new AdminClient(address))
   } catch (error) {
-    complain((error as Error).message)
+    if (!(error instanceof AdminError)) throw error
+    complain(printable(error.message))
     leave('failure')
   }
 }
 
-function statusOf(where: { host: string; port: number; path: string }): Promise<number | undefined> {
-  return new Promise((resolve, reject) => {
-    const signal = AbortSignal.timeout(HEALTH_DEADLINE_MS)
-    // Without an agent no HTTP_PROXY of the environment is asked.
-    const request = http.get({ ...where, agent: false, signal }, (response) => {
-      response.resume()
-      resolve(response.statusCode)
-    })
-    request.on('error', ({ message }) => {
-      const why = signal.aborted ? `within ${HEALTH_DEADLINE_MS / 1000} s` : `(${message})`
-      reject(new Error(`nothing answered on ${where.host} port ${where.port} ${why}`))
-    })
+function showPairs({ json = false }: { json?: boolean }): Promise<void> {
+  return ask(async (sidecar) => {
+    const pairs = await sidecar.pairs()
+    if (json) console.log(printable(JSON.stringify(pairs)))
+    else if (pairs.length > 0) console.log(pairTable(pairs))
+    else console.log('There are no pairs: the first call to or from a peer makes one.')
+  })
+}
+
+function dropPairs(word: string): Promise<void> {
+  const peer = /^https?:/i.test(word) ? toBaseUrl(word, 'PEER') : word
+  return ask(async (sidecar) => {
+    const dropped = await sidecar.dropPairs(peer)
+    if (dropped === 0)
+      throw new AdminError(`there was no pair with ${peer}: mte-sidecar pairs lists those that there are`)
+    console.log(`Dropped ${dropped} ${dropped === 1 ? 'pair' : 'pairs'} with ${printable(peer)}.`)
   })
 }
 
@@ -188,12 +222,12 @@ function orComplain<T>(read: () => T): T | undefined {
 }
 
 /** @throws CommanderError, once it has been told; the word is not shown, as it may hold a password */
-function toBaseUrl(word: string, i: number): string {
+function toBaseUrl(word: string, what: string): string {
   try {
     return baseUrl(word)
   } catch (error) {
     if (!(error instanceof Mistake)) throw error
-    return program.error(`error: URL ${i + 1} ${error.message}`)
+    return program.error(`error: ${what} ${error.message}`)
   }
 }
 

@@ -23,7 +23,7 @@ import { type OutboundToken, PROXY_AUTHENTICATE } from './outbound-token.ts'
 import { MESSAGE_PATH, outerHead } from './outer.ts'
 import { openResponse, RESPONSE_HEADER_BYTES, sealRequest } from './pair/message.ts'
 import type { Pairs } from './pair/pairs.ts'
-import { Reject } from './pair/reject.ts'
+import { Reject, type RejectName } from './pair/reject.ts'
 import { type FailedCopy, Resend, type Verdict } from './pair/resend.ts'
 import type { SendingMessage } from './pair/sending.ts'
 import { pairingProblem } from './pairing.ts'
@@ -230,7 +230,7 @@ export class Outbound {
       elapsedMs: clockMs() - leftAtMs,
       storeAgeMs: reject?.storeAgeMs ?? 0,
       detail: reject
-        ? `The peer's sidecar at ${call.url} refused the message: ${reject.name}.`
+        ? `The peer's sidecar at ${call.url} ${REFUSALS[reject.name] ?? `refused the message: ${reject.name}`}.`
         : `Something at ${call.url} that is not the peer's sidecar answered with status ${answer.head.status}.`,
     }
   }
@@ -261,6 +261,12 @@ export class Outbound {
       })
     }
   }
+}
+
+/** What a reject means, where its name says too little. */
+const REFUSALS: Partial<Record<RejectName, string>> = {
+  state_unavailable: 'did not run the call, as its store, which knows what has run before, is away',
+  state_lost: 'does not know the pair of the message any more: its store has lost it',
 }
 
 /** What the app is told of a call to a host that is passed through. */

@@ -8,7 +8,9 @@ import type { PeerClient } from './http/peer-client.ts'
 import { SendError } from './http/send-error.ts'
 import type { Logger } from './log.ts'
 import { outerHead, PAIRING_PATH } from './outer.ts'
-import { type CarriedAnswer, type PairEvent, PairingError, Pairs } from './pair/pairs.ts'
+import type { Identity } from './pair/handshake.ts'
+import { type CarriedAnswer, PairingError } from './pair/initiating.ts'
+import { type PairEvent, Pairs } from './pair/pairs.ts'
 import { meshSecret } from './pair/secrets.ts'
 import { type PairStore, StoreUnavailableError } from './pair/store.ts'
 
@@ -16,33 +18,34 @@ const PAIRING_HEAD = outerHead(PAIRING_PATH)
 /** More than any answer to a pairing. */
 const ANSWER_BYTES_MAX = 4096
 
-/** The pairs of a sidecar with this configuration. */
-export async function createPairs(
-  config: Pick<Config, 'name' | 'clientIdSecrets' | 'responseTimeoutMs'>,
-  parts: {
-    store: PairStore
-    client: Pick<PeerClient, 'send'>
-    clockMs(): number
-    onEvent(event: PairEvent): void
-  },
-): Promise<Pairs> {
-  const { name, clientIdSecrets, responseTimeoutMs } = config
-  const { store, client, clockMs, onEvent } = parts
+/** What a sidecar with this configuration is to its peers. */
+export async function identityOf(config: Pick<Config, 'name' | 'clientIdSecrets'>): Promise<Identity> {
+  const { name, clientIdSecrets } = config
+  return { name, secrets: await Promise.all(clientIdSecrets.map((secret) => meshSecret(secret, name))) }
+}
+
+/** The pairs of a sidecar, which makes them over its client for peers. */
+export function createPairs(parts: {
+  identity: Identity
+  store: PairStore
+  client: Pick<PeerClient, 'send'>
+  responseTimeoutMs: number
+  clockMs(): number
+  onEvent(event: PairEvent): void
+}): Pairs {
+  const { client, responseTimeoutMs, ...rest } = parts
   return new Pairs({
-    identity: { name, secrets: await Promise.all(clientIdSecrets.map((secret) => meshSecret(secret, name))) },
-    store,
+    ...rest,
     carry: (peer, hello) => carry(client, peer, hello, responseTimeoutMs),
     random: randomBytes,
     nowMs: Date.now,
-    clockMs,
-    onEvent,
   })
 }
 
 /** What an app is told where there is no pair to send with; an error of another kind is given back as it is. */
 export function pairingProblem(error: unknown, url: string): unknown {
   if (error instanceof StoreUnavailableError) {
-    return new SidecarError('state-unavailable', 'The store of the pairs is away.', { cause: error })
+    return new SidecarError('state-unavailable', `No pair can be had: ${error.message}.`, { cause: error })
   }
   if (error instanceof SendError) {
     if (isNoHttp(error.cause)) {

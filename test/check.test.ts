@@ -88,6 +88,21 @@ test('an app that is down is named', async () => {
   )
 })
 
+test('a Redis that is down is named without its password, and the peers are still tried', async () => {
+  const place = `127.0.0.1:${await unusedPort()}`
+  const { status, lines } = await check({
+    REDIS_URL: `redis://app:hush@${place}`,
+    NAME: 'orders',
+    PEERS: `billing=${billing.url}`,
+  })
+  const at = lines.findIndex((line) => line.startsWith('FAIL'))
+  assert.match(lines[at]!, new RegExp(`^FAIL  Redis at redis://${place}: .*[^.]\\.$`))
+  assert.equal(lines[at + 1], '      Is it running, and does REDIS_URL say where?')
+  assert.ok(lines.includes(`ok    The peer at ${billing.url} has paired with us.`))
+  assert.ok(!lines.join().includes('hush'))
+  assert.equal(status, 1)
+})
+
 test('a peer that is down is named, and what works is still said to work', async () => {
   const down = `http://127.0.0.1:${await unusedPort()}`
   const PEERS = `down=${down},billing=${billing.url}`

@@ -8,7 +8,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { createInterface } from 'node:readline'
 import { parseEnv } from 'node:util'
-import { VARIABLES } from '../sidecar/config.ts'
+import { VARIABLES } from '../sidecar/variables.ts'
 import { suite } from './support/suite.ts'
 
 const test = suite('command line')
@@ -87,14 +87,14 @@ test('help is for whoever has never seen it: commands, examples, exit statuses',
   const { status, stdout, stderr } = await run(['--help'])
   assert.equal(status, 0)
   assert.equal(stderr, '')
-  for (const command of ['run', 'demo', 'keygen', 'check [URL...]', 'healthcheck'])
+  for (const command of ['run', 'demo', 'keygen', 'check [URL...]', 'healthcheck', 'pairs [options]'])
     assert.ok(stdout.includes(`\n  ${command} `))
   assert.match(stdout, /mte-sidecar keygen >> \.env/)
 })
 
 test('each command has a help with an example', async () => {
-  for (const command of ['run', 'demo', 'keygen', 'check', 'healthcheck']) {
-    const { status, stdout } = await run([command, '--help'])
+  for (const command of ['run', 'demo', 'keygen', 'check', 'healthcheck', 'pairs', 'pairs drop']) {
+    const { status, stdout } = await run([...command.split(' '), '--help'])
     assert.equal(status, 0)
     assert.match(stdout, new RegExp(`^Usage: mte-sidecar ${command}[^]*Example[^]*mte-sidecar`))
   }

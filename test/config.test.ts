@@ -38,11 +38,12 @@ function warningsOf(env: Record<string, string>): string[] {
   return loadConfig({ ...needed, ...env }).warnings
 }
 
-test('the example of the original loads as it is, but for Redis', () => {
+test('the example of the original loads as it is', () => {
   const { config, warnings } = loadConfig({
     UPSTREAM: 'https://api.my-company.com',
     CLIENT_ID_SECRET: SECRET,
     OUTBOUND_TOKEN: 'abcdefg1234567',
+    REDIS_URL: 'redis://10.0.1.230:6379',
     PORT: '3000',
     LOG_LEVEL: 'debug',
     HEADERS: '{"x-service-name":"mte-api-relay"}',
@@ -56,8 +57,10 @@ test('the example of the original loads as it is, but for Redis', () => {
   assert.deepEqual([port, logLevel, headers], [3000, 'debug', ['x-service-name', 'mte-api-relay']])
   assert.deepEqual(corsOrigins, ['https://www.my-company.com', 'https://dashboard.my-company.com'])
   assert.deepEqual(corsMethods, ['GET', 'POST', 'DELETE'])
-  assert.equal(warnings.length, 1)
+  assert.deepEqual(config.redis?.nodes, [{ host: '10.0.1.230', port: 6379 }])
+  assert.equal(warnings.length, 2)
   assert.match(warnings[0]!, /^OUTBOUND_TOKEN: is short enough to be guessed; 16 characters/)
+  assert.match(warnings[1]!, /^NAME: is relay while it is unset/)
 })
 
 test('the defaults are those that are documented, and hold no secret', () => {
@@ -73,6 +76,7 @@ test('the defaults are those that are documented, and hold no secret', () => {
     passThroughHosts: [],
     passThroughRoutes: [],
     ca: undefined,
+    redis: undefined,
     port: 8080,
     outboundPort: 8081,
     adminPort: 8082,
@@ -99,6 +103,7 @@ test('an empty variable is as good as unset', () => {
     PEERS: '',
     CLIENT_ID_SECRET_FILE: '',
     REDIS_URL: '',
+    REDIS_URL_FILE: '',
     CORS_ORIGIN: '',
   }
   assert.deepEqual(loadConfig({ ...needed, ...empty }), loadConfig(needed))
@@ -245,11 +250,52 @@ test('routes need an upstream to lead to', () => {
   assert.deepEqual(config.passThroughRoutes, ['/healthz'])
 })
 
-test('Redis is refused for now', () => {
-  assert.match(
-    mistakesOf({ REDIS_URL: 'redis://:password@redis' })[0]!,
-    /^REDIS_URL: must stay unset: .* memory/,
-  )
+test('Redis is where the variable says, or the file', () => {
+  const url = 'redis+sentinel://:pass%20word@a,b:7000/mymaster/1'
+  const address = {
+    kind: 'sentinel',
+    nodes: [
+      { host: 'a', port: 26379 },
+      { host: 'b', port: 7000 },
+    ],
+    primaryName: 'mymaster',
+    tls: false,
+    password: 'pass word',
+    database: 1,
+  }
+  const inFile = { REDIS_URL_FILE: file('redis-url', `${url}\n`) }
+  assert.deepEqual(loadConfig({ ...needed, REDIS_URL: url }).config.redis, address)
+  assert.deepEqual(loadConfig({ ...needed, ...inFile }).config.redis, address)
+  assert.deepEqual(mistakesOf({ REDIS_URL: url, ...inFile }), [
+    'REDIS_URL_FILE: must not be set beside REDIS_URL: keep one of the two',
+  ])
+  assert.match(mistakesOf({ REDIS_URL: 'redis:6379' })[0]!, /^REDIS_URL: must begin with redis:/)
+  const [mistake] = mistakesOf({ REDIS_URL_FILE: file('redis-url-wrong', 'redis://hush@a') })
+  assert.match(mistake!, /^REDIS_URL_FILE: names a file that holds a mistake: must have a password(?!.*hush)/)
+})
+
+test("the password of Redis is none of the sidecars' secrets", () => {
+  const REDIS_URL = `redis://:${SECRET}@redis`
+  const redisFile = { REDIS_URL_FILE: file('redis-url-secret', REDIS_URL) }
+  for (const redis of [{ REDIS_URL }, redisFile]) {
+    assert.deepEqual(mistakesOf(redis), [
+      'REDIS_URL: must have a password that differs from CLIENT_ID_SECRET; mte-sidecar keygen makes new ones',
+    ])
+  }
+})
+
+test('without a NAME the host is the name, and relay, with a warning, where Redis is shared', () => {
+  assert.equal(loadConfig(needed).config.name, os.hostname())
+  const redis = [{ REDIS_URL: 'redis://a' }, { REDIS_URL_FILE: file('redis-url-plain', 'redis://a') }]
+  for (const env of redis) {
+    const { config, warnings } = loadConfig({ ...needed, ...env })
+    assert.equal(config.name, 'relay')
+    assert.deepEqual(warnings, [
+      'NAME: is relay while it is unset beside REDIS_URL; set it: replicas that share pairs need one NAME, services that share a Redis different ones',
+    ])
+    const named = loadConfig({ ...needed, ...env, NAME: 'billing' })
+    assert.deepEqual([named.config.name, named.warnings], ['billing', []])
+  }
 })
 
 test('DEBUG=true is LOG_LEVEL=debug, and LOG_LEVEL wins', () => {
@@ -277,6 +323,7 @@ test('a misspelt variable is a warning with the right name', () => {
     PEER: 'PEERS',
     PEERS_FILES: 'PEERS_FILE',
     REDIS_URI: 'REDIS_URL',
+    REDIS_FILE_URL: 'REDIS_URL_FILE',
     LOGLEVEL: 'LOG_LEVEL',
     HEADER: 'HEADERS',
     PASSTHROUGH_ROUTES: 'PASS_THROUGH_ROUTES',

@@ -1,9 +1,7 @@
-/** What PORT and ADMIN_PORT answer besides messages. Routes in plain: pass-through.test.ts. */
+/** What PORT answers besides messages. Routes in plain: pass-through.test.ts. */
 import assert from 'node:assert/strict'
-import http from 'node:http'
-import os from 'node:os'
 import { ERRORS } from '../sidecar/errors.ts'
-import { type CallAnswer, type CallOptions, call, once } from './support/call.ts'
+import { type CallAnswer, type CallOptions, call } from './support/call.ts'
 import { type Recorder, startRecorder } from './support/recorder.ts'
 import { type Sidecar, startSidecar } from './support/sidecars.ts'
 import { suite } from './support/suite.ts'
@@ -223,69 +221,5 @@ test('a sidecar without UPSTREAM makes outbound calls, and tells those that it g
   assert.equal((await call(outboundOnly.port('inbound'), { path: '/api/mte-echo' })).status, 200)
   await outboundOnly.close()
 })
-
-test('the admin port tells whether the sidecar is alive and ready, and what its pairs are', async () => {
-  await call(orders.port('outbound'))
-  const admin = orders.port('admin')
-  assert.deepEqual(JSON.parse((await call(admin, { path: '/livez' })).text), {
-    status: 'alive',
-    name: 'orders',
-  })
-  assert.deepEqual(JSON.parse((await call(admin, { path: '/readyz?verbose' })).text), {
-    status: 'ready',
-    reasons: [],
-  })
-  const { status, text } = await call(admin, { path: '/pairs' })
-  assert.equal(status, 200)
-  assert.ok(
-    JSON.parse(text).some(
-      ({ role, peer }: Record<string, unknown>) => role === 'initiator' && peer === billing.url,
-    ),
-    text,
-  )
-  for (const [method, path] of [
-    ['POST', '/livez'],
-    ['GET', '/pairs/'],
-    ['GET', '/api/mte-echo'],
-  ] as const) {
-    assert.equal((await call(admin, { method, path })).code, 'not-found')
-  }
-})
-
-for (const address of outsideAddresses()) {
-  test(`at ${address} the admin port has no more than a probe needs`, async () => {
-    const exposed = await startSidecar({ ADMIN_HOST: '0.0.0.0' })
-    const statusOf = async (path: string, host: string) => {
-      const response = await once<http.IncomingMessage>(
-        http.get({ host, port: exposed.port('admin'), path, agent: false }),
-        'response',
-      )
-      response.resume()
-      return response.statusCode
-    }
-    for (const path of ['/livez', '/readyz']) assert.equal(await statusOf(path, address), 200)
-    assert.equal(await statusOf('/pairs', address), 404)
-    assert.equal(await statusOf('/pairs', '127.0.0.1'), 200)
-    await exposed.close()
-  })
-}
-
-test('a sidecar that drains is not ready', async () => {
-  const leaving = await startSidecar({})
-  await leaving.app.drain()
-  const answer = await call(leaving.port('admin'), { path: '/readyz' })
-  assert.equal(answer.status, 503)
-  assert.deepEqual(JSON.parse(answer.text), { status: 'not ready', reasons: ['draining'] })
-  assert.equal((await call(leaving.port('admin'), { path: '/livez' })).status, 200)
-  await leaving.close()
-})
-
-/** Addresses of this machine besides loopback, if it has any. */
-function outsideAddresses(): string[] {
-  const interfaces = Object.values(os.networkInterfaces()).flatMap((each) => each ?? [])
-  return interfaces
-    .filter(({ family, internal }) => family === 'IPv4' && !internal)
-    .map(({ address }) => address)
-}
 
 test.run()

@@ -4,10 +4,11 @@ import { SidecarError } from '../sidecar/errors.ts'
 import { SendError } from '../sidecar/http/send-error.ts'
 import type { Logger } from '../sidecar/log.ts'
 import { HELLO_BYTES } from '../sidecar/pair/handshake.ts'
+import { PairingError } from '../sidecar/pair/initiating.ts'
 import { MemoryStore } from '../sidecar/pair/memory-store.ts'
-import { PairingError, type Pairs } from '../sidecar/pair/pairs.ts'
+import type { Pairs } from '../sidecar/pair/pairs.ts'
 import { StoreUnavailableError } from '../sidecar/pair/store.ts'
-import { createPairs, pairingLog, pairingProblem } from '../sidecar/pairing.ts'
+import { createPairs, identityOf, pairingLog, pairingProblem } from '../sidecar/pairing.ts'
 import { suite } from './support/suite.ts'
 
 const test = suite('pairing')
@@ -18,16 +19,20 @@ const SECRET = 'a secret of a mesh, 0123456789 0123456789'
 type Sent = (url: string, request: Request, caller: Caller) => Promise<Answer>
 
 /** A sidecar whose client does this with what it is to send. */
-function sidecar(
+async function sidecar(
   send: Sent,
   options: { secrets?: string[]; responseTimeoutMs?: number } = {},
 ): Promise<Pairs> {
   const { secrets: clientIdSecrets = [SECRET], responseTimeoutMs = 60_000 } = options
   const clockMs = () => performance.now()
-  return createPairs(
-    { name: 'orders', clientIdSecrets, responseTimeoutMs },
-    { store: new MemoryStore(clockMs), client: { send }, clockMs, onEvent: () => {} },
-  )
+  return createPairs({
+    identity: await identityOf({ name: 'orders', clientIdSecrets }),
+    store: new MemoryStore(clockMs),
+    client: { send },
+    responseTimeoutMs,
+    clockMs,
+    onEvent: () => {},
+  })
 }
 
 const answer = (status: number, body: Body): Answer => ({ head: { status, fields: [] }, body })

@@ -3,8 +3,8 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import packageJson from '../package.json' with { type: 'json' }
-import { VARIABLES } from '../sidecar/config.ts'
 import { ERRORS } from '../sidecar/errors.ts'
+import { VARIABLES } from '../sidecar/variables.ts'
 import { suite } from './support/suite.ts'
 
 const test = suite('README')
@@ -27,7 +27,7 @@ function namesIn(section: string): string[] {
 }
 
 test('it lists every variable and no other', () => {
-  const secretFile = /^(?:CLIENT_ID_SECRET|OUTBOUND_TOKEN)(?:_PREVIOUS)?_FILE$/
+  const secretFile = /^(?:(?:CLIENT_ID_SECRET|OUTBOUND_TOKEN)(?:_PREVIOUS)?|REDIS_URL)_FILE$/
   const told = Object.keys(VARIABLES).filter((name) => !secretFile.test(name))
   assert.deepEqual(namesIn('Variables'), told.sort())
 })

@@ -4,6 +4,8 @@
  *     npm test                  types, linter, every *.test.ts, and how much of sidecar/ they covered
  *     npm test -- test/pair     only the *.test.ts files there, and nothing else
  *     npm run e2e               every *.e2e.ts: real components and big bodies, one file after the other
+ *
+ * Redis' server is installed first where it is missing; where that cannot be done, the tests that need it fail.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -11,6 +13,7 @@ import { globSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
+import { installRedis } from './support/debian.ts'
 import { type Outcome, runTestFile } from './support/test-file.ts'
 
 process.chdir(path.dirname(import.meta.dirname))
@@ -24,6 +27,7 @@ const interruption = new AbortController()
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => interruption.abort())
 
 const outcomes: Outcome[] = []
+installRedis(console.log)
 if (all) for (const script of ['typecheck', 'lint']) report(await check(script))
 await (all ? withCoverage(runFiles) : runFiles(process.env))
 summarize()

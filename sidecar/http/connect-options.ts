@@ -1,6 +1,7 @@
 /** Where the connections of a client go, and what they trust. */
 import net from 'node:net'
-import tls, { type ConnectionOptions, type SecureContext } from 'node:tls'
+import type { ConnectionOptions } from 'node:tls'
+import { trusting } from '../trust.ts'
 
 /**
  * How to connect to an origin.
@@ -17,19 +18,5 @@ export function connectOptions(origin: URL, protocols: string[], ca?: readonly s
   if (!secure) return { host, port }
   // An IP address is no server name (RFC 6066 section 3).
   const servername = net.isIP(host) ? '' : host
-  return { host, port, servername, ALPNProtocols: protocols, secureContext: trusting(ca ?? NO_OTHERS) }
-}
-
-const NO_OTHERS: readonly string[] = []
-/** By the list that they were made for: reading some hundred certificates takes a while. */
-const contexts = new WeakMap<readonly string[], SecureContext>()
-
-function trusting(ca: readonly string[]): SecureContext {
-  let context = contexts.get(ca)
-  if (!context) {
-    const all = new Set([...tls.getCACertificates('default'), ...tls.getCACertificates('system'), ...ca])
-    context = tls.createSecureContext({ ca: [...all] })
-    contexts.set(ca, context)
-  }
-  return context
+  return { host, port, servername, ALPNProtocols: protocols, secureContext: trusting(ca) }
 }

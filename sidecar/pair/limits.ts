@@ -55,7 +55,7 @@ export class PairingLimits {
 }
 
 /** Longer than the time stamp of a message is accepted, both ways, in ms. */
-const REMEMBERED_MS = 660_000
+export const HELLO_REMEMBERED_MS = 660_000
 
 /** Pairing messages that were seen, by hash: as many as the limits let in within 660 s. */
 export class SeenHellos {
@@ -71,6 +71,6 @@ export class SeenHellos {
       if (endsAtMs > nowMs) break
       this.#seen.delete(old)
     }
-    this.#seen.set(hash.toString('base64'), nowMs + REMEMBERED_MS)
+    this.#seen.set(hash.toString('base64'), nowMs + HELLO_REMEMBERED_MS)
   }
 }

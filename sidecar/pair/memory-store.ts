@@ -1,5 +1,15 @@
 import { SeenHellos } from './limits.ts'
 import {
+  hasRoom,
+  INBOUND_PAIRS_MAX,
+  type LeasedPair,
+  OUTBOUND_PAIRS_PER_PEER_MAX,
+  OUTBOUND_PEERS_MAX,
+  termsOf,
+  UNCONFIRMED_TTL_MS,
+  UNUSED_TTL_MS,
+} from './lives.ts'
+import {
   BLOCKS_PER_WINDOW,
   BLOCKS_WINDOW_MS,
   BlockKeys,
@@ -10,27 +20,11 @@ import {
 import type { ReceivingPair } from './receiving.ts'
 import type { Claim, Lease, OutboundPair, PairStore, PairSummary, Spent } from './store.ts'
 
-/** A pair of which no valid message came lives so long at its responder, in ms. */
-const UNCONFIRMED_TTL_MS = 30_000
-/** Its initiator gives it up before that: the first message has to get there in time. */
-const UNUSED_TTL_MS = UNCONFIRMED_TTL_MS - 5_000
-/** The part of a pair's life after which the next one is made. */
-const RENEWED_AFTER = 3 / 4
-/** Beyond these the one that was used, or made, least recently goes: it is made again when it is needed. */
-const INBOUND_PAIRS_MAX = 10_000
-const OUTBOUND_PEERS_MAX = 1000
-const OUTBOUND_PAIRS_PER_PEER_MAX = 64
-
-interface Outbound extends OutboundPair {
-  madeAtMs: number
+interface Outbound extends OutboundPair, LeasedPair {
   /** the next one to lease */
   block: number
   /** of the leases that still count for the limit of blocks */
   leasedAtMs: number[]
-  /** leases of which nobody has told what they spent */
-  openLeases: number
-  /** spent under the other ones */
-  messages: number
 }
 
 interface Inbound {
@@ -88,7 +82,7 @@ export class MemoryStore implements PairStore {
     }
     for (const pair of this.#keep(peer, (pair) => isAlive(pair, nowMs))) {
       pair.leasedAtMs = pair.leasedAtMs.filter((atMs) => atMs + BLOCKS_WINDOW_MS > nowMs)
-      if (pair.leasedAtMs.length < BLOCKS_PER_WINDOW && hasRoomFor(1, pair)) return lease(pair, nowMs)
+      if (pair.leasedAtMs.length < BLOCKS_PER_WINDOW && hasRoom(pair)) return lease(pair, nowMs)
     }
     return undefined
   }
@@ -162,6 +156,16 @@ export class MemoryStore implements PairStore {
     return [...initiated, ...responded]
   }
 
+  trouble(): undefined {}
+
+  async dropPeer(peer: string): Promise<number> {
+    const initiated = this.#outbound.get(peer)?.length ?? 0
+    this.#keep(peer, () => false)
+    const responded = [...this.#inbound].filter(([, { pair }]) => pair.peer === peer)
+    for (const [key, inbound] of responded) this.#forget(key, inbound, this.#clockMs())
+    return initiated + responded.length
+  }
+
   sweep(): void {
     const nowMs = this.#clockMs()
     for (const peer of this.#outbound.keys()) this.#keep(peer, (pair) => isAlive(pair, nowMs))
@@ -221,30 +225,17 @@ function isAlive(pair: Outbound, nowMs: number): boolean {
   return nowMs < pair.madeAtMs + ttlMs && pair.messages + INDICES_PER_BLOCK <= MESSAGES_PER_PAIR
 }
 
-/** Do its messages suffice for so many more leases, if these and the open ones spend all of their indices? */
-function hasRoomFor(leases: number, { messages, openLeases }: Outbound): boolean {
-  return messages + (openLeases + leases) * INDICES_PER_BLOCK <= MESSAGES_PER_PAIR
-}
-
 function lease(pair: Outbound, nowMs: number): Lease {
-  const { id: pairId, chunkBytesMax, leaseMs, madeAtMs, ttlMs, block } = pair
+  const { id: pairId, chunkBytesMax, block } = pair
   const { blockSecret, nextChainKey } = nextBlock(pair.chainKey, block)
   pair.chainKey.fill(0)
   pair.chainKey = nextChainKey
   pair.block++
   pair.leasedAtMs.push(nowMs)
   pair.openLeases++
-  // Whoever has a lease when the pair is to be renewed asks for another one then, and is told.
-  const renewedAtMs = madeAtMs + RENEWED_AFTER * ttlMs
-  const isOld = nowMs >= renewedAtMs
-  return {
-    pairId,
-    block,
-    keys: new BlockKeys(blockSecret),
-    chunkBytesMax,
-    endsAtMs: Math.min(nowMs + leaseMs, isOld ? madeAtMs + ttlMs : renewedAtMs),
-    pairEnds: isOld || !hasRoomFor(1, pair),
-  }
+  const { endsInMs, pairEnds } = termsOf(pair, nowMs)
+  const keys = new BlockKeys(blockSecret)
+  return { pairId, block, keys, chunkBytesMax, endsAtMs: nowMs + endsInMs, pairEnds }
 }
 
 /** The lowest block that is not dead; the marks of those below are dropped, and their keys erased. */

@@ -5,23 +5,16 @@
  * Does no I/O of its own: `carry` brings a pairing to a peer, the store keeps what must be kept, and time and
  * randomness are given.
  */
-import { type AgreedPair, type Identity, initiate, type OpenedHello, openHello } from './handshake.ts'
+import { type AgreedPair, type Identity, type OpenedHello, openHello } from './handshake.ts'
+import { type CarriedAnswer, PairingError, pairOnce } from './initiating.ts'
 import { PairingLimits, SeenHellos } from './limits.ts'
 import type { MessageHeader, MessageKeys } from './message.ts'
 import { firstChainKey } from './ratchet.ts'
 import { ReceivingPair } from './receiving.ts'
-import { echoOf, parseReject, REJECTS, Reject, type RejectName, rejectRecord } from './reject.ts'
-import { type MeshSecret, ownerOf } from './secrets.ts'
+import { echoOf, parseReject, REJECTS, Reject, rejectRecord } from './reject.ts'
+import { type MeshSecret, ownerOf, PAIR_ID_BYTES } from './secrets.ts'
 import { Sending, type SendingMessage } from './sending.ts'
 import { type PairStore, type Spent, StoreUnavailableError } from './store.ts'
-
-/** What a peer answered to a pairing. */
-export interface CarriedAnswer {
-  /** outer HTTP status */
-  status: number
-  /** the first KiBs of it are enough */
-  body: Buffer
-}
 
 export interface PairsOptions {
   identity: Identity
@@ -45,20 +38,6 @@ export interface PairEvent {
   error?: unknown
 }
 
-/** Why no pair could be made with a peer. */
-export class PairingError extends Error {
-  readonly reason: 'secret-mismatch' | 'refused' | 'not-a-relay' | 'unavailable'
-  /** the reject that the peer gave, where it gave one */
-  readonly reject: RejectName | undefined
-
-  constructor(reason: PairingError['reason'], message: string, reject?: RejectName) {
-    super(message)
-    this.name = 'PairingError'
-    this.reason = reason
-    this.reject = reject
-  }
-}
-
 /** The keys of a message that came in, and the right to run it. */
 export interface ReceivingMessage extends MessageKeys {
   /** what its sender calls itself */
@@ -75,9 +54,6 @@ const GRANT = { leaseMs: 60_000, pairTtlS: 3600, chunkLog2: 16 }
 const PEERS_MAX = 1000
 const IDS_MAX = 10_000
 
-/** What came of one m1. */
-type Outcome = { pair: AgreedPair; refused?: never } | { pair?: never; refused: RejectName }
-
 /** An initiator's state with one peer. */
 interface Peer {
   sending: Sending | undefined
@@ -87,6 +63,8 @@ interface Peer {
   pairing: Promise<void> | undefined
   /** what the peer's clock is ahead of ours, in ms */
   clockOffsetMs: number
+  /** how often its pairs were dropped */
+  drops: number
 }
 
 export class Pairs {
@@ -94,8 +72,8 @@ export class Pairs {
   readonly #peers = new Map<string, Peer>()
   readonly #limits: PairingLimits
   readonly #seen = new SeenHellos()
-  /** ids of which the tag has been checked */
-  readonly #ours = new Set<string>()
+  /** of ids of which the tag has been checked */
+  readonly #owners = new Map<string, MeshSecret>()
 
   constructor(options: PairsOptions) {
     this.#options = options
@@ -131,6 +109,24 @@ export class Pairs {
     }
   }
 
+  /**
+   * Forgets all pairs with a peer, in both roles: the next message is of a new one. Another process that shares the
+   * store may go on with its lease until that ends.
+   * @param peer as the store lists it
+   * @returns how many they were
+   * @throws StoreUnavailableError
+   */
+  async drop(peer: string): Promise<number> {
+    try {
+      return await this.#options.store.dropPeer(peer)
+    } finally {
+      // Though the store has not said so, it may have dropped them.
+      const state = this.#peers.get(peer)
+      if (state) state.drops++
+      state?.sending?.end()
+    }
+  }
+
   /** Erases the keys of what has ended: to be called every few seconds, as there may be no call for long. */
   sweep(): void {
     const { store, clockMs } = this.#options
@@ -146,8 +142,8 @@ export class Pairs {
   async accept(header: MessageHeader): Promise<ReceivingMessage> {
     const { store, clockMs } = this.#options
     // Forged ids die here, without a look-up.
-    if (!this.#isOurs(header.pairId)) throw new Reject('unknown_pair')
-    const pair = await available(store.findInbound(header.pairId))
+    if (!this.#ownerOf(header.pairId)) throw new Reject('unknown_pair')
+    const pair = await available(store.findInbound(header.pairId, header.block))
     if (!pair) throw new Reject('state_lost')
     const { request, response } = pair.keys(header.block, header.index, clockMs())
     const claim = async () => {
@@ -206,8 +202,9 @@ export class Pairs {
     kind: 'message' | 'pairing',
   ): Promise<{ status: number; body: Buffer }> {
     const { identity, store, nowMs } = this.#options
-    const secret = namedSecret(identity, bytes, kind) ?? identity.secrets[0]!
-    const storeAgeMs = await store.ageMs().catch(() => 0)
+    const secret = this.#namedSecret(bytes, kind) ?? identity.secrets[0]!
+    // Nothing but this reject is judged by it.
+    const storeAgeMs = reject.code === 'state_lost' ? await store.ageMs(namedPair(bytes)).catch(() => 0) : 0
     const body = rejectRecord({
       name: reject.code,
       secret,
@@ -223,26 +220,39 @@ export class Pairs {
     return parseReject(body, this.#options.identity.secrets, echoOf(sent, kind))
   }
 
-  /** Did this relay give out the id of a pair? A tag is checked once, as that costs a tenth of a message. */
-  #isOurs(pairId: Buffer): boolean {
+  /** The secret under which this relay gave out a pair's id. A tag is checked once: that costs a tenth of a message. */
+  #ownerOf(pairId: Buffer): MeshSecret | undefined {
     const id = pairId.toString('latin1')
-    if (this.#ours.has(id)) return true
-    if (!ownerOf(this.#options.identity.secrets, pairId)) return false
-    if (this.#ours.size >= IDS_MAX) this.#ours.clear()
-    this.#ours.add(id)
-    return true
+    const known = this.#owners.get(id)
+    if (known) return known
+    const owner = ownerOf(this.#options.identity.secrets, pairId)
+    if (!owner) return undefined
+    if (this.#owners.size >= IDS_MAX) this.#owners.clear()
+    this.#owners.set(id, owner)
+    return owner
+  }
+
+  /** The secret that the sender named: by psk_id in a pairing, by the tag of the pair's id in a message. */
+  #namedSecret(bytes: Buffer, kind: 'message' | 'pairing'): MeshSecret | undefined {
+    if (kind === 'message') return this.#ownerOf(namedPair(bytes))
+    const { secrets } = this.#options.identity
+    return secrets.find((secret) => bytes.length >= 12 && secret.pskId.equals(bytes.subarray(4, 12)))
   }
 
   async #open(peer: string, state: Peer): Promise<void> {
     const { store } = this.#options
+    const { drops } = state
     let lease = await store.lease(peer, this.#stopSending(state))
     if (!lease) {
       await this.#paired(peer, state)
       lease = await store.lease(peer)
     }
     // It has lost what it acknowledged a moment ago.
-    if (!lease) throw new StoreUnavailableError()
+    if (!lease)
+      throw new StoreUnavailableError('the store of the pairs has lost a pair that it had acknowledged')
     state.sending = new Sending(lease)
+    // It may be of a pair that was dropped meanwhile.
+    if (state.drops !== drops) state.sending.end()
     if (lease.pairEnds && !state.pairing) this.#renew(peer, state)
   }
 
@@ -269,15 +279,20 @@ export class Pairs {
   }
 
   async #pair(peer: string, state: Peer): Promise<void> {
-    const { identity, store, onEvent } = this.#options
+    const { identity, store, carry, random, nowMs, onEvent } = this.#options
     let adjusted = false
     for (let listed = 0; listed < identity.secrets.length; ) {
-      const { pair, refused } = await this.#tryToPair(peer, state, identity.secrets[listed]!)
+      const now = nowMs() + state.clockOffsetMs
+      const secret = identity.secrets[listed]!
+      const { pair, refused, clockMs } = await pairOnce(identity, secret, { random, now }, (hello) =>
+        carry(peer, hello),
+      )
       if (pair) {
         await store.addOutbound({
           id: pair.id,
           peer,
           name: pair.peerName,
+          mesh: pair.mesh,
           chainKey: firstChainKey(pair.secret),
           chunkBytesMax: pair.chunkBytesMax,
           leaseMs: pair.leaseMs,
@@ -286,8 +301,10 @@ export class Pairs {
         onEvent({ role: 'initiator', peer })
         return
       }
-      if (refused === 'clock_skew' && !adjusted) adjusted = true
-      else if (refused === 'psk_unknown') listed++
+      if (refused === 'clock_skew' && !adjusted) {
+        adjusted = true
+        state.clockOffsetMs = clockMs - nowMs()
+      } else if (refused === 'psk_unknown') listed++
       else throw new PairingError('refused', `The peer refused to pair: ${refused}.`, refused)
     }
     throw new PairingError(
@@ -295,48 +312,6 @@ export class Pairs {
       'The peer does not know our CLIENT_ID_SECRET: it must be the same on both sides.',
       'psk_unknown',
     )
-  }
-
-  /** One m1, sent once: its pair, or the reject that it got. */
-  async #tryToPair(peer: string, state: Peer, secret: MeshSecret): Promise<Outcome> {
-    const { identity, carry, random, nowMs } = this.#options
-    const now = nowMs() + state.clockOffsetMs
-    const { hello, finish } = initiate(identity, { secret, responderName: '', random, now })
-    const { status, body } = await carry(peer, hello)
-    if (status === 200) {
-      try {
-        return { pair: finish(body) }
-      } catch (error) {
-        if (!(error instanceof Reject)) throw error
-        throw new PairingError(
-          'not-a-relay',
-          'What answered the pairing did not prove that it is a relay with our secret.',
-        )
-      }
-    }
-    const reject = this.readReject(body, hello, 'pairing')
-    if (!reject) {
-      if (status === 502 || status === 503 || status === 504) {
-        throw new PairingError(
-          'unavailable',
-          `Something between us and the peer's sidecar answered ${status}.`,
-        )
-      }
-      throw new PairingError(
-        'not-a-relay',
-        `What answers there is no relay: it answered the pairing with status ${status}.`,
-      )
-    }
-    if (reject.name === 'psk_unknown') return { refused: reject.name }
-    if (!reject.authentic) {
-      throw new PairingError(
-        'refused',
-        `The peer refused to pair, but could not prove who it is: ${reject.name}.`,
-        reject.name,
-      )
-    }
-    if (reject.name === 'clock_skew') state.clockOffsetMs = reject.timeMs - nowMs()
-    return { refused: reject.name }
   }
 
   #stopSending(state: Peer): Spent | undefined {
@@ -355,7 +330,7 @@ export class Pairs {
       this.#stopSending(gone)
       this.#peers.delete(oldest)
     }
-    state = { sending: undefined, opening: undefined, pairing: undefined, clockOffsetMs: 0 }
+    state = { sending: undefined, opening: undefined, pairing: undefined, clockOffsetMs: 0, drops: 0 }
     this.#peers.set(peer, state)
     return state
   }
@@ -366,11 +341,9 @@ function receivingPair(pair: AgreedPair): ReceivingPair {
   return new ReceivingPair({ id, peer: peerName, mesh, chunkBytesMax, chainKey: firstChainKey(secret) })
 }
 
-/** The secret that the sender named: by psk_id in a pairing, by the tag of the pair's id in a message. */
-function namedSecret(identity: Identity, bytes: Buffer, kind: 'message' | 'pairing'): MeshSecret | undefined {
-  if (kind === 'message')
-    return bytes.length < 26 ? undefined : ownerOf(identity.secrets, bytes.subarray(2, 26))
-  return identity.secrets.find((secret) => bytes.length >= 12 && secret.pskId.equals(bytes.subarray(4, 12)))
+/** The id of a message's pair; shorter when not all of it was read. */
+function namedPair(message: Buffer): Buffer {
+  return message.subarray(2, 2 + PAIR_ID_BYTES)
 }
 
 /** A store that is away is told to the initiator as what it is. */

@@ -8,8 +8,8 @@ export const HELLO_PLAINTEXT_BYTES = 640
 export const ANSWER_PLAINTEXT_BYTES = 448
 const ED25519_KEY_BYTES = 32
 const ED25519_SIGNATURE_BYTES = 64
-const CHUNK_LOG2_MIN = 10
-const CHUNK_LOG2_MAX = 16
+export const CHUNK_LOG2_MIN = 10
+export const CHUNK_LOG2_MAX = 16
 const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 export interface HelloPlaintext {

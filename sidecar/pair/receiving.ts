@@ -10,11 +10,11 @@ import { Reject } from './reject.ts'
 import type { MeshSecret } from './secrets.ts'
 
 /** How long a block may still be used after it was first seen: a lease, and as long again on the way, in ms. */
-const BLOCK_LIFE_MS = 2 * BLOCK_LEASE_MS
+export const BLOCK_LIFE_MS = 2 * BLOCK_LEASE_MS
 /** No more can be alive at once: they were leased, at the limit of BLOCKS_PER_WINDOW, within twice the window. */
 const BLOCKS_ALIVE_MAX = 2 * BLOCKS_PER_WINDOW
 /** Nor does one that lives lie further above the lowest: the first was skipped to, and the others leased since. */
-const BLOCKS_SPAN_MAX = BLOCKS_SKIP_MAX + BLOCKS_ALIVE_MAX
+export const BLOCKS_SPAN_MAX = BLOCKS_SKIP_MAX + BLOCKS_ALIVE_MAX
 
 /**
  * A pair as its responder holds it: which blocks may still be used, and their keys.
@@ -29,12 +29,13 @@ export class ReceivingPair {
   /** the secret under which the pair was made */
   readonly mesh: MeshSecret
   readonly chunkBytesMax: number
-  #chainKey: Buffer
-  /** the block that #chainKey gives */
-  #next = 0
-  /** the lowest block that is not dead */
-  #floor = 0
-  #highest = 0
+  /** ck of the lowest block that is not dead */
+  #floorKey: Buffer
+  #floor: number
+  /** ck of the lowest block that is not derived */
+  #nextKey: Buffer
+  #next: number
+  #highest: number
   /** of the blocks that are derived, and of which no message has authenticated */
   readonly #secrets = new Map<number, Buffer>()
   /** of the blocks of which a message has authenticated */
@@ -42,13 +43,25 @@ export class ReceivingPair {
   readonly #firstSeenMs = new Map<number, number>()
   #erased = false
 
-  /** @param chainKey ck_0; owned, and erased, by this object */
-  constructor(pair: { id: Buffer; peer: string; mesh: MeshSecret; chunkBytesMax: number; chainKey: Buffer }) {
+  constructor(pair: {
+    id: Buffer
+    peer: string
+    mesh: MeshSecret
+    chunkBytesMax: number
+    /** owned, and erased, by this object */
+    chainKey: Buffer
+    /** the block that the chain key gives, 0 unless said; all below it are dead */
+    block?: number
+  }) {
     this.id = pair.id
     this.peer = pair.peer
     this.mesh = pair.mesh
     this.chunkBytesMax = pair.chunkBytesMax
-    this.#chainKey = pair.chainKey
+    this.#floorKey = pair.chainKey
+    this.#floor = pair.block ?? 0
+    this.#highest = Math.max(0, this.#floor - 1)
+    this.#nextKey = copy(pair.chainKey)
+    this.#next = this.#floor
   }
 
   /** The highest block that authenticated. */
@@ -63,9 +76,7 @@ export class ReceivingPair {
    */
   keys(block: number, index: number, nowMs: number): MessageKeyPair {
     if (this.#erased) throw new Reject('state_lost')
-    const floor = this.floor(nowMs)
-    if (block < floor || block > Math.min(this.#highest + BLOCKS_SKIP_MAX, floor + BLOCKS_SPAN_MAX))
-      throw new Reject('block_out_of_reach')
+    if (block < this.floor(nowMs) || !this.reaches(block)) throw new Reject('block_out_of_reach')
     const known = this.#blocks.get(block)
     if (known) return known.keys(index)
     if (!this.#firstSeenMs.has(block) && this.#firstSeenMs.size >= BLOCKS_ALIVE_MAX)
@@ -80,9 +91,18 @@ export class ReceivingPair {
     }
   }
 
-  /** A message of this block authenticated. */
-  authenticated(block: number, nowMs: number): void {
-    if (!this.#firstSeenMs.has(block)) this.#firstSeenMs.set(block, nowMs)
+  /** Is a block not too far ahead, as far as is known here? */
+  reaches(block: number): boolean {
+    return block <= Math.min(this.#highest + BLOCKS_SKIP_MAX, this.#floor + BLOCKS_SPAN_MAX)
+  }
+
+  /**
+   * A message of this block authenticated.
+   * @param atMs the first of them that is known of, monotonic
+   */
+  authenticated(block: number, atMs: number): void {
+    if (block < this.#floor) return
+    this.#firstSeenMs.set(block, Math.min(atMs, this.#firstSeenMs.get(block) ?? atMs))
     if (block > this.#highest) this.#highest = block
     const secret = this.#secrets.get(block)
     if (!secret) return
@@ -92,25 +112,45 @@ export class ReceivingPair {
 
   /** The lowest block that is not dead; what is below it has been erased. */
   floor(nowMs: number): number {
-    const before = this.#floor
+    let floor = this.#floor
     for (const [block, firstSeenMs] of this.#firstSeenMs)
-      if (firstSeenMs + BLOCK_LIFE_MS <= nowMs && block >= this.#floor) this.#floor = block + 1
-    while (this.#next < this.#floor) this.#derive()
-    for (let dead = before; dead < this.#floor; dead++) this.#forget(dead)
+      if (firstSeenMs + BLOCK_LIFE_MS <= nowMs && block >= floor) floor = block + 1
+    this.bury(floor)
     return this.#floor
+  }
+
+  /** Erases all blocks below this one. */
+  bury(floor: number): void {
+    if (this.#erased || floor <= this.#floor) return
+    // Only a message above can have killed them.
+    if (floor - 1 > this.#highest) this.#highest = floor - 1
+    while (this.#next < floor) this.#derive()
+    while (this.#floor < floor) {
+      this.#forget(this.#floor)
+      const { blockSecret, nextChainKey } = nextBlock(this.#floorKey, this.#floor++)
+      blockSecret.fill(0)
+      this.#floorKey.fill(0)
+      this.#floorKey = nextChainKey
+    }
+  }
+
+  /** The chain key of the lowest block that is not dead, for a store to keep: it gives nothing of those below. */
+  get floorKey(): { chainKey: Buffer; block: number } {
+    return { chainKey: this.#floorKey, block: this.#floor }
   }
 
   /** Forgets all keys; none can be had any more. */
   erase(): void {
     this.#erased = true
-    this.#chainKey.fill(0)
+    this.#floorKey.fill(0)
+    this.#nextKey.fill(0)
     for (let block = this.#floor; block < this.#next; block++) this.#forget(block)
   }
 
   #derive(): void {
-    const { blockSecret, nextChainKey } = nextBlock(this.#chainKey, this.#next)
-    this.#chainKey.fill(0)
-    this.#chainKey = nextChainKey
+    const { blockSecret, nextChainKey } = nextBlock(this.#nextKey, this.#next)
+    this.#nextKey.fill(0)
+    this.#nextKey = nextChainKey
     this.#secrets.set(this.#next++, blockSecret)
   }
 

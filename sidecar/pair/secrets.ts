@@ -57,6 +57,7 @@ export function pairIdOf(secret: MeshSecret, random: Buffer): Buffer {
 
 /** The secret under which this relay, or a replica of it, gave out a pair's id; undefined when it is forged. */
 export function ownerOf(secrets: readonly MeshSecret[], pairId: Buffer): MeshSecret | undefined {
+  if (pairId.length !== PAIR_ID_BYTES) return undefined
   const random = pairId.subarray(0, PAIR_RANDOM_BYTES)
   const tag = pairId.subarray(PAIR_RANDOM_BYTES)
   return secrets.find((secret) => timingSafeEqual(pairTag(secret, random), tag))

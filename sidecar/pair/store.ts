@@ -1,5 +1,6 @@
 import type { BlockKeys } from './ratchet.ts'
 import type { ReceivingPair } from './receiving.ts'
+import type { MeshSecret } from './secrets.ts'
 
 /** The exclusive right to the indices of one block of a pair, until it ends. */
 export interface Lease {
@@ -20,6 +21,8 @@ export interface OutboundPair {
   peer: string
   /** what the responder calls itself */
   name: string
+  /** the secret under which the pair was made */
+  mesh: MeshSecret
   /** ck_0; owned by the store from here on */
   chainKey: Buffer
   chunkBytesMax: number
@@ -74,8 +77,12 @@ export interface PairStore {
    * @param ttlMs its life from the first claimed message on; until then it lives 30 s
    */
   addInbound(pair: ReceivingPair, ttlMs: number): Promise<void>
-  /** The pair, which knows what messages every process has claimed; undefined when it is gone. */
-  findInbound(id: Buffer): Promise<ReceivingPair | undefined>
+  /**
+   * The pair, for the keys of a message of this block: it knows how far the messages that any process has claimed
+   * make its blocks reach.
+   * @returns undefined when it is gone
+   */
+  findInbound(id: Buffer, block: number): Promise<ReceivingPair | undefined>
   /**
    * Marks a message, whose first chunk has authenticated, as run.
    * @param pair as `findInbound` gave it; told that the block authenticated
@@ -86,19 +93,27 @@ export interface PairStore {
 
   /**
    * How long ago the store last forgot a pair of which it had marks, or else came to be; in whole ms, rounded down.
-   * A message that left later, and whose pair is gone, cannot have run.
+   * A message of this pair, which is gone, cannot have run if it left later.
    */
-  ageMs(): Promise<number>
+  ageMs(pairId: Buffer): Promise<number>
+  /** Why the store is away, and what to do about it; undefined when it is not. */
+  trouble(): string | undefined
   list(): Promise<PairSummary[]>
+  /**
+   * Forgets all pairs with a peer, in both roles.
+   * @param peer as `list` names it
+   * @returns how many they were
+   */
+  dropPeer(peer: string): Promise<number>
   /** Erases the keys that this process holds of what has ended: to be called every few seconds. */
   sweep(): void
   close(): Promise<void>
 }
 
-/** The store cannot be reached. */
+/** The store cannot be reached, or cannot do what it was asked. */
 export class StoreUnavailableError extends Error {
-  constructor(options?: { cause?: unknown }) {
-    super('the store of the pairs is away', options)
+  constructor(message = 'the store of the pairs is away') {
+    super(message)
     this.name = 'StoreUnavailableError'
   }
 }

@@ -21,6 +21,8 @@ export interface App {
   nginx: number
   /** port of the sink, which answers with 200 once it has read the bytes that `?bytes=` asks for, and 400 otherwise */
   sink: number
+  /** port of nginx that refuses every request over HTTP/2 with 409, as a sidecar does a replay */
+  refusing: number
   /** what nginx serves */
   folder: string
   service: Service
@@ -31,12 +33,12 @@ export async function startApp(folder: string): Promise<App> {
   const www = path.join(folder, 'www')
   mkdirSync(www, { recursive: true })
   writeFileSync(path.join(www, '16k'), 'x'.repeat(BODY_BYTES))
-  const [nginx] = await findFreePorts(1)
+  const [nginx, refusing] = (await findFreePorts(2)) as [number, number]
   const config = path.join(folder, 'nginx.conf')
-  writeFileSync(config, nginxConfig(nginxServers(nginx!, folder)))
+  writeFileSync(config, nginxConfig(nginxServers(nginx, refusing, folder)))
   const service = startService('app', requireProgram('nginx'), nginxArgs(config), folder)
-  await waitForAnswer(nginx!, [service])
-  return { nginx: nginx!, sink: await startSink(), folder: www, service }
+  await waitForAnswer(nginx, [service])
+  return { nginx, refusing, sink: await startSink(), folder: www, service }
 }
 
 /** Makes a file of zeros that takes no room on the disk. */
@@ -67,7 +69,7 @@ export function nginxArgs(config: string): string[] {
  * The app's servers. `return` answers before the body is read, so POSTs take a second hop: proxy_pass reads the
  * whole body first, and then sends nothing of it.
  */
-function nginxServers(port: number, folder: string): string {
+function nginxServers(port: number, refusing: number, folder: string): string {
   const hop = path.join(folder, 'hop.sock')
   return `
   upstream hop { server unix:${hop}; keepalive 64; }
@@ -81,6 +83,7 @@ function nginxServers(port: number, folder: string): string {
     }
     location / { root www; }
   }
+  server { listen 127.0.0.1:${refusing} http2; location / { return 409; } }
   server { listen unix:${hop}; location / { default_type application/json; return 200 '${SMALL_JSON}'; } }`
 }
 

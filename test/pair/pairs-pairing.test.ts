@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { type CarriedAnswer, PairingError } from '../../sidecar/pair/pairs.ts'
+import { type CarriedAnswer, PairingError } from '../../sidecar/pair/initiating.ts'
 import { REJECTS, type RejectName } from '../../sidecar/pair/reject.ts'
 import { suite } from '../support/suite.ts'
 import { identity } from './vectors.ts'

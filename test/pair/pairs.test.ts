@@ -257,6 +257,7 @@ test('remembers 1,000 peers, and leases anew for one that it forgot', async () =
       id: Buffer.concat([Buffer.alloc(20), Buffer.of(0, 0, counter >> 8, counter++ & 0xff)]),
       peer: peer(i % 1000),
       name: 'payments',
+      mesh: payments.secrets[0]!,
       chainKey: random(32),
       chunkBytesMax: 65_536,
       leaseMs: 60_000,
@@ -285,6 +286,50 @@ test('erases the keys of a lease when it ends, though no call comes by', async (
   world.initiator.sweep()
   assert.throws(() => world.leases[0]!.keys.keys(0))
   assert.equal((await world.begin()).block, 1)
+})
+
+test('drops the pairs with a peer in both roles, and those with no other', async () => {
+  const world = new World()
+  const [dropped, other] = await Promise.all([world.begin(), world.begin('http://billing:8080')])
+  await world.run(dropped)
+  assert.equal(await world.initiator.drop(PEER), 1)
+  assert.equal(await world.initiator.drop(PEER), 0)
+  assert.ok((await world.begin('http://billing:8080')).pairId.equals(other.pairId))
+  const next = await world.begin()
+  assert.ok(!next.pairId.equals(dropped.pairId))
+  assert.equal(await world.responder.drop('nobody'), 0)
+  await world.run(next)
+  const late = await world.begin()
+  assert.equal(await world.responder.drop('orders'), 3)
+  await assert.rejects(() => world.run(late), { code: 'state_lost' })
+})
+
+test('does not go on with a pair that is dropped while its next block is leased', async () => {
+  const world = new World()
+  const { store } = world
+  const before = await world.begin()
+  world.advance(60_000)
+  const { opened, open } = gate()
+  const { lease, dropPeer } = MemoryStore.prototype
+  const later = <T>(answer: Promise<T>) => opened.then(() => answer)
+  store.lease = (...args) => later(lease.apply(store, args))
+  store.dropPeer = (peer) => later(dropPeer.call(store, peer))
+  const during = world.begin()
+  const dropped = world.initiator.drop(PEER)
+  open()
+  assert.equal(await dropped, 1)
+  await during
+  assert.ok(!(await world.begin()).pairId.equals(before.pairId))
+})
+
+test('ends its lease though the store does not say that it dropped the pairs, as it may have', async () => {
+  const world = new World()
+  const before = await world.begin()
+  world.store.dropPeer = async () => {
+    throw new StoreUnavailableError()
+  }
+  await assert.rejects(() => world.initiator.drop(PEER), StoreUnavailableError)
+  assert.notEqual(place(await world.begin()), `${before.pairId.toString('hex')} 0 1`)
 })
 
 test('has the store erase what has ended, too', () => {

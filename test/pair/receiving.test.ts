@@ -125,11 +125,16 @@ test('lets a block die with the first that dies of those above it, as the least 
   )
 })
 
-test('erases the chain key when it derives the next', () => {
+test('erases the chain key of a block when it dies, and keeps that of the next', () => {
   const { pair, chainKey } = pairing()
-  assert.ok(chainKey.some((byte) => byte !== 0))
-  pair.keys(0, 0, 0)
+  const kept = Buffer.from(chainKey)
+  pair.keys(1, 0, 0)
+  pair.authenticated(0, 0)
+  assert.equal(pair.floor(LIFE_MS - 1), 0)
+  assert.deepEqual(pair.floorKey, { chainKey: kept, block: 0 })
+  assert.equal(pair.floor(LIFE_MS), 1)
   assert.ok(chainKey.every((byte) => byte === 0))
+  assert.deepEqual(pair.floorKey, { chainKey: nextBlock(kept, 0).nextChainKey, block: 1 })
 })
 
 test('follows blocks that authenticated elsewhere, and has none of the keys below the dead ones', async () => {

@@ -99,9 +99,9 @@ export function outboundContract(test: Suite, create: () => Promise<Backend>): v
       leases.map(({ pairId, block }) => [pairId.equals(newer.id), block]),
       [true, false].flatMap((isNewer) => Array.from({ length: 32 }, (_, block) => [isNewer, block])),
     )
-    await advance(119_990)
+    await advance(119_000)
     assert.equal(await store.lease(PEER), undefined)
-    await advance(20)
+    await advance(1020)
     const { pairId, block } = (await store.lease(PEER))!
     assert.deepEqual([pairId, block], [newer.id, 32])
   })

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { firstChainKey } from '../../sidecar/pair/ratchet.ts'
 import { ReceivingPair } from '../../sidecar/pair/receiving.ts'
-import { pairIdOf } from '../../sidecar/pair/secrets.ts'
+import { type MeshSecret, pairIdOf } from '../../sidecar/pair/secrets.ts'
 import type { OutboundPair, PairStore } from '../../sidecar/pair/store.ts'
 import { seeded } from './fakes.ts'
 import { identity } from './vectors.ts'
@@ -26,6 +26,7 @@ export function outboundPair(changed: Partial<OutboundPair> = {}): OutboundPair 
     id: random(24),
     peer: PEER,
     name: 'payments',
+    mesh,
     chainKey: firstChainKey(random(32)),
     chunkBytesMax: 65_536,
     leaseMs: 60_000,
@@ -34,14 +35,19 @@ export function outboundPair(changed: Partial<OutboundPair> = {}): OutboundPair 
   }
 }
 
-export function inboundPair(peer = 'orders'): ReceivingPair {
-  const id = pairIdOf(mesh, random(16))
-  return new ReceivingPair({ id, peer, mesh, chunkBytesMax: 65_536, chainKey: firstChainKey(random(32)) })
+export function inboundPair(
+  peer = 'orders',
+  changed: { mesh?: MeshSecret; chainKey?: Buffer } = {},
+): ReceivingPair {
+  const owner = changed.mesh ?? mesh
+  const id = pairIdOf(owner, random(16))
+  const chainKey = changed.chainKey ?? firstChainKey(random(32))
+  return new ReceivingPair({ id, peer, mesh: owner, chunkBytesMax: 65_536, chainKey })
 }
 
-/** The pair as a process finds it for a message that came in, with the message's block in reach. */
-export async function found(store: PairStore, { id }: { id: Buffer }): Promise<ReceivingPair> {
-  const pair = await store.findInbound(id)
+/** The pair as a process finds it for a message of a block that came in. */
+export async function found(store: PairStore, { id }: { id: Buffer }, block = 0): Promise<ReceivingPair> {
+  const pair = await store.findInbound(id, block)
   assert.ok(pair, 'the pair is gone')
   return pair
 }

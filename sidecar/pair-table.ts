@@ -1,0 +1,33 @@
+/** How pairs look at a terminal. */
+import type { PairSummary } from './pair/store.ts'
+import { printable } from './printable.ts'
+
+const HEAD = ['PEER', 'ROLE', 'AGE', 'MESSAGES', 'BLOCK']
+const GAP = '  '
+
+/** A line for each pair, below a line that names the columns. */
+export function pairTable(pairs: readonly PairSummary[]): string {
+  const rows = pairs.map(({ peer, role, ageMs, messages, block }) => [
+    printable(peer),
+    printable(role),
+    age(ageMs),
+    String(messages),
+    String(block),
+  ])
+  const lines = [HEAD, ...rows]
+  const widths = HEAD.map((_, column) => Math.max(...lines.map((cells) => cells[column]!.length)))
+  return lines
+    .map((cells) =>
+      cells
+        .map((cell, column) => cell.padEnd(widths[column]!))
+        .join(GAP)
+        .trimEnd(),
+    )
+    .join('\n')
+}
+
+function age(ms: number): string {
+  const minutes = Math.floor(ms / 60_000)
+  if (minutes === 0) return `${Math.floor(ms / 1000)} s`
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h`
+}

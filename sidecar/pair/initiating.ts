@@ -1,0 +1,76 @@
+/** One pairing as its initiator makes it. */
+import { type AgreedPair, type Identity, initiate } from './handshake.ts'
+import { echoOf, parseReject, Reject, type RejectName } from './reject.ts'
+import type { MeshSecret } from './secrets.ts'
+
+/** What a peer answered to a pairing. */
+export interface CarriedAnswer {
+  /** outer HTTP status */
+  status: number
+  /** the first KiBs of it are enough */
+  body: Buffer
+}
+
+/** Why no pair could be made with a peer. */
+export class PairingError extends Error {
+  readonly reason: 'secret-mismatch' | 'refused' | 'not-a-relay' | 'unavailable'
+  /** the reject that the peer gave, where it gave one */
+  readonly reject: RejectName | undefined
+
+  constructor(reason: PairingError['reason'], message: string, reject?: RejectName) {
+    super(message)
+    this.name = 'PairingError'
+    this.reason = reason
+    this.reject = reject
+  }
+}
+
+/** What came of a pairing message (m1): a pair, or a reject and what the peer's clock said, in ms since 1970. */
+export type Outcome =
+  | { pair: AgreedPair; refused?: never; clockMs?: never }
+  | { pair?: never; refused: RejectName; clockMs: number }
+
+/**
+ * Sends a pairing message, once.
+ * @param by random bytes, and now in ms since 1970 by the peer's clock as far as it is known
+ * @param carry brings it to the peer
+ * @throws PairingError, or what `carry` throws
+ */
+export async function pairOnce(
+  identity: Identity,
+  secret: MeshSecret,
+  by: { random(length: number): Buffer; now: number },
+  carry: (hello: Buffer) => Promise<CarriedAnswer>,
+): Promise<Outcome> {
+  const { hello, finish } = initiate(identity, { secret, responderName: '', ...by })
+  const { status, body } = await carry(hello)
+  if (status === 200) {
+    try {
+      return { pair: finish(body) }
+    } catch (error) {
+      if (!(error instanceof Reject)) throw error
+      throw new PairingError(
+        'not-a-relay',
+        'What answered the pairing did not prove that it is a relay with our secret.',
+      )
+    }
+  }
+  const reject = parseReject(body, identity.secrets, echoOf(hello, 'pairing'))
+  if (!reject) {
+    if (status === 502 || status === 503 || status === 504) {
+      throw new PairingError('unavailable', `Something between us and the peer's sidecar answered ${status}.`)
+    }
+    throw new PairingError(
+      'not-a-relay',
+      `What answers there is no relay: it answered the pairing with status ${status}.`,
+    )
+  }
+  if (reject.name !== 'psk_unknown' && !reject.authentic) {
+    throw new PairingError(
+      'refused',
+      `The peer refused to pair, but could not prove who it is: ${reject.name}.`,
+      reject.name,
+    )
+  }
+  return { refused: reject.name, clockMs: reject.timeMs }
+}

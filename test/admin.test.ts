@@ -1,0 +1,200 @@
+/** What ADMIN_PORT answers. */
+import assert from 'node:assert/strict'
+import http from 'node:http'
+import os from 'node:os'
+import type { PairSummary } from '../sidecar/pair/store.ts'
+import { type CallAnswer, call, once } from './support/call.ts'
+import { type Pair, type Sidecar, startPair, startSidecar, unusedPort } from './support/sidecars.ts'
+import { suite } from './support/suite.ts'
+
+const test = suite('admin')
+
+let pair: Pair
+/** its Redis is not there */
+let away: Sidecar
+let redisUrl: string
+
+test.before(async () => {
+  pair = await startPair((_request, response) => response.end('done'))
+  redisUrl = `redis://127.0.0.1:${await unusedPort()}`
+  away = await startSidecar({ REDIS_URL: redisUrl })
+})
+
+test.after(async () => {
+  await away.close()
+  await pair.close()
+})
+
+function ask(sidecar: Sidecar, method: string, path: string, host = 'localhost'): Promise<CallAnswer> {
+  return call(sidecar.port('admin'), { method, path, headers: ['host', host] })
+}
+
+async function pairsOf(sidecar: Sidecar): Promise<PairSummary[]> {
+  return JSON.parse((await ask(sidecar, 'GET', '/pairs')).text)
+}
+
+test('it tells whether the sidecar is alive and ready, at any name', async () => {
+  for (const host of ['localhost', 'orders.internal:8082']) {
+    const alive = await ask(pair.orders, 'GET', '/livez', host)
+    assert.deepEqual(JSON.parse(alive.text), { status: 'alive', name: 'orders' })
+    const { status, text } = await ask(pair.orders, 'GET', '/readyz?verbose', host)
+    assert.deepEqual([status, JSON.parse(text)], [200, { status: 'ready', reasons: [], degraded: [] }])
+  }
+})
+
+test('it has nothing else', async () => {
+  for (const [method, path] of [
+    ['POST', '/livez'],
+    ['DELETE', '/readyz'],
+    ['GET', '/pairs/'],
+    ['POST', '/pairs'],
+    ['DELETE', '/pairs/?peer=orders'],
+    ['GET', '/api/mte-echo'],
+  ] as const) {
+    assert.equal((await ask(pair.orders, method, path)).code, 'not-found', `${method} ${path}`)
+  }
+})
+
+test('it lists the pairs of both roles, without keys', async () => {
+  await call(pair.orders.port('outbound'))
+  const [initiated] = await pairsOf(pair.orders)
+  assert.deepEqual(Object.keys(initiated!).sort(), ['ageMs', 'block', 'messages', 'peer', 'role'])
+  assert.deepEqual([initiated!.role, initiated!.peer], ['initiator', pair.billing.url])
+  const [responded] = await pairsOf(pair.billing)
+  assert.deepEqual([responded!.role, responded!.peer, responded!.messages], ['responder', 'orders', 1])
+})
+
+test('it forgets the pairs with a peer, as initiator and as responder, and the next call heals that', async () => {
+  for (const [sidecar, peer] of [
+    [pair.orders, pair.billing.url],
+    [pair.billing, 'orders'],
+  ] as const) {
+    await call(pair.orders.port('outbound'))
+    const others = (await pairsOf(sidecar)).filter((one) => one.peer !== peer)
+    const ours = (await pairsOf(sidecar)).length - others.length
+    assert.ok(ours > 0)
+    const path = `/pairs?peer=${encodeURIComponent(peer)}`
+    const { status, text } = await ask(sidecar, 'DELETE', path)
+    assert.deepEqual([status, JSON.parse(text)], [200, { dropped: ours }])
+    assert.deepEqual(await pairsOf(sidecar), others)
+    assert.deepEqual(JSON.parse((await ask(sidecar, 'DELETE', path)).text), { dropped: 0 })
+    assert.equal((await call(pair.orders.port('outbound'))).text, 'done')
+    assert.equal((await pairsOf(sidecar)).filter((one) => one.peer === peer).length, 1)
+  }
+})
+
+test('it forgets nothing where not one peer is named', async () => {
+  await call(pair.orders.port('outbound'))
+  const count = (await pairsOf(pair.orders)).length
+  const peer = encodeURIComponent(pair.billing.url)
+  for (const query of [
+    '',
+    '?',
+    '?peer',
+    '?peer=',
+    `?peer=${peer}&peer=${peer}`,
+    `?peer=${peer}&peer=`,
+    `?PEER=${peer}`,
+  ]) {
+    const { code, text } = await ask(pair.orders, 'DELETE', `/pairs${query}`)
+    assert.equal(code, 'bad-request', query)
+    assert.match(JSON.parse(text).detail, /one peer as GET \/pairs does.*DELETE \/pairs\?peer=http%3A%2F%2F/)
+  }
+  const nobody = await ask(pair.orders, 'DELETE', '/pairs?peer=nobody')
+  assert.deepEqual(JSON.parse(nobody.text), { dropped: 0 })
+  assert.equal((await pairsOf(pair.orders)).length, count)
+})
+
+test('a page of a site gets no pairs, and cannot have them forgotten', async () => {
+  await call(pair.orders.port('outbound'))
+  const peer = encodeURIComponent(pair.billing.url)
+  for (const host of [
+    'evil.example',
+    'evil.example:8082',
+    'localhost.evil.example',
+    '127.0.0.1.evil.example',
+    '',
+  ]) {
+    assert.equal((await ask(pair.orders, 'GET', '/pairs', host)).code, 'not-found', host)
+    assert.equal((await ask(pair.orders, 'DELETE', `/pairs?peer=${peer}`, host)).code, 'not-found', host)
+  }
+  const preflight = await call(pair.orders.port('admin'), {
+    method: 'OPTIONS',
+    path: `/pairs?peer=${peer}`,
+    headers: { host: 'localhost', origin: 'https://evil.example', 'access-control-request-method': 'DELETE' },
+  })
+  assert.equal(preflight.status, 404)
+  assert.deepEqual(
+    Object.keys(preflight.headers).filter((name) => name.startsWith('access-control-')),
+    [],
+  )
+  for (const host of ['LOCALHOST', 'localhost:8082', '127.0.0.1:8082', '[::1]', '[::1]:8082', '10.0.0.1'])
+    assert.equal((await ask(pair.orders, 'GET', '/pairs', host)).status, 200, host)
+  assert.ok((await pairsOf(pair.orders)).length > 0)
+})
+
+for (const address of outsideAddresses()) {
+  test(`at ${address} it has no more than a probe needs`, async () => {
+    const exposed = await startSidecar({ ADMIN_HOST: '0.0.0.0' })
+    const statusOf = async (host: string, path: string, method = 'GET') => {
+      const request = http.request({ host, port: exposed.port('admin'), path, method, agent: false }).end()
+      const response = await once<http.IncomingMessage>(request, 'response')
+      response.resume()
+      return response.statusCode
+    }
+    for (const path of ['/livez', '/readyz']) assert.equal(await statusOf(address, path), 200)
+    for (const [host, status] of [
+      [address, 404],
+      ['127.0.0.1', 200],
+    ] as const) {
+      assert.equal(await statusOf(host, '/pairs'), status)
+      assert.equal(await statusOf(host, '/pairs?peer=nobody', 'DELETE'), status)
+    }
+    await exposed.close()
+  })
+}
+
+test('a sidecar that drains is not ready', async () => {
+  const leaving = await startSidecar({})
+  await leaving.app.drain()
+  const { status, text } = await ask(leaving, 'GET', '/readyz')
+  const said = { status: 'not ready', reasons: ['draining'], degraded: [] }
+  assert.deepEqual([status, JSON.parse(text)], [503, said])
+  assert.equal((await ask(leaving, 'GET', '/livez')).status, 200)
+  await leaving.close()
+})
+
+test('a sidecar whose Redis is away is ready for what needs none, and says what is degraded', async () => {
+  const { status, text } = await ask(away, 'GET', '/readyz')
+  const { degraded, ...rest } = JSON.parse(text)
+  assert.deepEqual([status, rest], [200, { status: 'ready', reasons: [] }])
+  assert.equal(degraded.length, 1)
+  assert.ok(degraded[0].startsWith(`Redis at ${redisUrl}: `), degraded[0])
+  assert.match(degraded[0], /; is it running, and does REDIS_URL say where\?$/)
+})
+
+test('while Redis is away its pairs are unavailable, which is no fault of the sidecar', async () => {
+  for (const [method, path] of [
+    ['GET', '/pairs'],
+    ['DELETE', '/pairs?peer=orders'],
+  ] as const) {
+    const { status, code, text } = await ask(away, method, path)
+    assert.deepEqual([status, code], [503, 'state-unavailable'])
+    assert.ok(JSON.parse(text).detail.startsWith(`Redis at ${redisUrl}: `), text)
+  }
+  assert.equal((await ask(away, 'DELETE', '/pairs')).code, 'bad-request')
+  assert.deepEqual(
+    away.lines.filter(({ level }) => level === 'error'),
+    [],
+  )
+})
+
+/** Addresses of this machine besides loopback, if it has any. */
+function outsideAddresses(): string[] {
+  const interfaces = Object.values(os.networkInterfaces()).flatMap((each) => each ?? [])
+  return interfaces
+    .filter(({ family, internal }) => family === 'IPv4' && !internal)
+    .map(({ address }) => address)
+}
+
+test.run()
