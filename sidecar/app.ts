@@ -104,6 +104,7 @@ export async function startApp(config: Config, log: Logger): Promise<App> {
     headers: config.headers,
     ...limits,
     random,
+    clockMs,
   })
   let draining = false
   const admin = new Admin({

@@ -33,6 +33,7 @@ import { HELLO_BYTES } from './pair/handshake.ts'
 import { HEADER_BYTES, openRequest, parseHeader, type Sealer, sealResponse } from './pair/message.ts'
 import type { Pairs, ReceivingMessage } from './pair/pairs.ts'
 import { Reject } from './pair/reject.ts'
+import { ReplayBrake } from './replay-brake.ts'
 
 export interface InboundOptions {
   pairs: Pairs
@@ -50,6 +51,8 @@ export interface InboundOptions {
   headBytesMax: number
   bodyBytesMax: number
   random(length: number): Buffer
+  /** monotonic */
+  clockMs(): number
 }
 
 const SIDECAR_PATHS: ReadonlySet<string> = new Set([MESSAGE_PATH, PAIRING_PATH])
@@ -59,9 +62,11 @@ const INTERIM_MAX = 16
 /** Answers what comes in at PORT. */
 export class Inbound {
   readonly #options: InboundOptions
+  readonly #brake: ReplayBrake
 
   constructor(options: InboundOptions) {
     this.#options = options
+    this.#brake = new ReplayBrake(options.clockMs)
   }
 
   /**
@@ -218,6 +223,7 @@ export class Inbound {
   async #refused(error: unknown, bytes: Buffer, kind: 'message' | 'pairing'): Promise<Answer> {
     const reject = error instanceof SidecarError ? error.cause : error
     if (!(reject instanceof Reject)) throw error
+    if (reject.code === 'replayed') await this.#brake.take()
     const { status, body } = await this.#options.pairs.rejectRecord(reject, bytes, kind)
     return octets(status, new WholeBody(body))
   }

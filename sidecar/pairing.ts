@@ -1,5 +1,6 @@
 /** Pairing as this sidecar does it: over its client for peers, and with what it tells an app that has to wait in vain. */
 import { randomBytes } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import { Attempt, WholeBody } from './call.ts'
 import type { Config } from './config.ts'
 import { SidecarError } from './errors.ts'
@@ -37,6 +38,8 @@ export function createPairs(parts: {
   return new Pairs({
     ...rest,
     carry: (peer, hello) => carry(client, peer, hello, responseTimeoutMs),
+    mayPass: (error) => error instanceof SendError && !error.timedOut && !isNoHttp(error.cause),
+    delay: (ms) => delay(ms),
     random: randomBytes,
     nowMs: Date.now,
   })
@@ -58,7 +61,8 @@ export function pairingProblem(error: unknown, url: string): unknown {
     })
   }
   if (!(error instanceof PairingError)) return error
-  return new SidecarError(CODES[error.reason], `${url}: ${error.message}`, { cause: error })
+  const code = error.reject === 'state_unavailable' ? 'state-unavailable' : CODES[error.reason]
+  return new SidecarError(code, `${url}: ${error.message}`, { cause: error })
 }
 
 /** Is it a failure of node:http's parser? */

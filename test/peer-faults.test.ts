@@ -289,17 +289,17 @@ test('a clock that no adjustment brings near enough is told, and forgotten when 
 test('every other reject of a pairing is told by its name, and the next call pairs', async () => {
   const billing = await startBilling(0)
   const middle = await startMiddle(billing.port('inbound'))
-  for (const name of [
-    'rate_limited',
-    'auth_failed',
-    'malformed',
-    'unsupported',
-    'replayed',
-    'state_unavailable',
-  ] as const) {
+  for (const name of ['rate_limited', 'auth_failed', 'malformed', 'unsupported', 'replayed'] as const) {
     middle.onPairing = refusing(name)
     await tells(middle.port, { ...REFUSED, detail: new RegExp(name) })
   }
+  middle.onPairing = refusing('state_unavailable')
+  await tells(middle.port, {
+    status: 503,
+    code: 'state-unavailable',
+    proxyStatus: 'proxy_internal_error',
+    detail: /its store is away/,
+  })
   middle.onPairing = (passing) => passing.forward()
   assert.equal((await callTo(middle.port)).text, 'done')
   await middle.close()

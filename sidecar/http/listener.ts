@@ -10,10 +10,14 @@ export type ListenerOptions = Omit<ServerOptions, 'calls'>
 
 const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')
 const CONNECTIONS_MAX = 20_000
+/** How long the other ends of connections may take to read what they were sent last, in ms. */
+const LINGER_MS = 1000
 
 /** One port that speaks HTTP/1.1 and, with prior knowledge, HTTP/2. */
 export class Listener {
   readonly #listening: net.Server[] = []
+  readonly #sockets = new Set<Socket>()
+  #onNoSocket: (() => void) | undefined
   /** connections that have not shown yet which protocol they speak */
   readonly #undecided = new Set<Socket>()
   readonly #calls: OpenCalls
@@ -63,13 +67,14 @@ export class Listener {
     return this.#calls.size
   }
 
-  /** Takes no more connections, and resolves when the calls that are open have been answered. */
+  /** Takes no more connections, and resolves when the calls that are open have been answered, and the answers read. */
   async drain(): Promise<void> {
     for (const server of this.#listening) server.close()
     for (const socket of this.#undecided) socket.destroy()
     this.#http1.drain()
     this.#http2.drain()
     await this.#calls.none()
+    await this.#noSocket()
   }
 
   /** Resets what is still open. */
@@ -81,8 +86,28 @@ export class Listener {
     this.#http2.close()
   }
 
+  /**
+   * Resolves when all connections are closed, or LINGER_MS are over. A process that ends while bytes of the other end
+   * are unread breaks the connection, and the other end loses what it has not read yet.
+   */
+  #noSocket(): Promise<void> {
+    if (this.#sockets.size === 0) return Promise.resolve()
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, LINGER_MS)
+      this.#onNoSocket = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+  }
+
   /** Hands a connection to the server of its protocol, as soon as its first bytes tell. */
   #accept(socket: Socket): void {
+    this.#sockets.add(socket)
+    socket.on('close', () => {
+      this.#sockets.delete(socket)
+      if (this.#sockets.size === 0) this.#onNoSocket?.()
+    })
     let seen: Buffer = NOTHING
     const end = () => socket.destroy()
     const leave = () => this.#undecided.delete(socket)

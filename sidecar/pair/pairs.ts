@@ -21,6 +21,9 @@ export interface PairsOptions {
   store: PairStore
   /** Posts a pairing message to a peer. What it throws reaches those who wait for the pair. */
   carry(peer: string, hello: Buffer): Promise<CarriedAnswer>
+  /** May what `carry` threw be over in a moment? Then another pairing message is sent. */
+  mayPass(error: unknown): boolean
+  delay(ms: number): Promise<void>
   /** `length` random bytes */
   random(length: number): Buffer
   /** wall clock, in ms since 1970 */
@@ -51,6 +54,8 @@ export interface ReceivingMessage extends MessageKeys {
 
 /** What a responder grants to a pair. */
 const GRANT = { leaseMs: 60_000, pairTtlS: 3600, chunkLog2: 16 }
+/** Before the second, and the third, attempt to pair, in ms. */
+const PAIRING_DELAYS_MS = [50, 500]
 const PEERS_MAX = 1000
 const IDS_MAX = 10_000
 
@@ -267,7 +272,7 @@ export class Pairs {
 
   /** Resolves when a new pair is kept. Whoever asks meanwhile gets the same one. */
   #paired(peer: string, state: Peer): Promise<void> {
-    state.pairing ??= this.#pair(peer, state)
+    state.pairing ??= this.#pairAtLast(peer, state)
       .catch((error) => {
         this.#options.onEvent({ role: 'initiator', peer, error })
         throw error
@@ -276,6 +281,21 @@ export class Pairs {
         state.pairing = undefined
       })
     return state.pairing
+  }
+
+  /** Pairs, and tries again when the peer restarts, say: many calls may wait for it. */
+  async #pairAtLast(peer: string, state: Peer): Promise<void> {
+    const { mayPass, delay } = this.#options
+    for (const delayMs of PAIRING_DELAYS_MS) {
+      try {
+        return await this.#pair(peer, state)
+      } catch (error) {
+        const passes = error instanceof PairingError ? error.reason === 'unavailable' : mayPass(error)
+        if (!passes) throw error
+      }
+      await delay(delayMs)
+    }
+    return this.#pair(peer, state)
   }
 
   async #pair(peer: string, state: Peer): Promise<void> {
@@ -305,7 +325,10 @@ export class Pairs {
         adjusted = true
         state.clockOffsetMs = clockMs - nowMs()
       } else if (refused === 'psk_unknown') listed++
-      else throw new PairingError('refused', `The peer refused to pair: ${refused}.`, refused)
+      else if (refused === 'state_unavailable') {
+        const why = "The peer's sidecar could not keep the pair, as its store is away."
+        throw new PairingError('unavailable', why, refused)
+      } else throw new PairingError('refused', `The peer refused to pair: ${refused}.`, refused)
     }
     throw new PairingError(
       'secret-mismatch',

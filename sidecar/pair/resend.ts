@@ -9,6 +9,8 @@ import type { RejectName } from './reject.ts'
 
 /** Before the first, the second, … resend of the same bytes, in ms. There are no more than these. */
 const DELAYS_MS = [50, 500]
+/** So often a call is encoded anew: each pair with the peer may be gone, of which there are a few. */
+const ANEW_MAX = 3
 /** From when their first copy left. */
 const SAME_BYTES_WITHIN_MS = 5000
 
@@ -39,7 +41,7 @@ export class Resend {
   #firstLeftMs: number | undefined
   #sameBytes = 0
   #unreadable = false
-  #anew = false
+  #anew = 0
   /** copies of which a byte may have left, but for those that can never run */
   #left = 0
   /** of these, the ones that were not proven to be refused unread */
@@ -102,8 +104,8 @@ export class Resend {
   }
 
   #encodedAnew(kept: boolean): Verdict {
-    if (!kept || this.#anew) return this.#no()
-    this.#anew = true
+    if (!kept || this.#anew >= ANEW_MAX) return this.#no()
+    this.#anew++
     this.#firstLeftMs = undefined
     this.#sameBytes = 0
     this.#unreadable = false

@@ -102,7 +102,7 @@ test('does not adjust its clock for one who cannot prove who he is', async () =>
 
 test('tells that the peer refused, and how, after one message', async () => {
   const names = (Object.keys(REJECTS) as RejectName[]).filter(
-    (name) => name !== 'psk_unknown' && name !== 'clock_skew',
+    (name) => name !== 'psk_unknown' && name !== 'clock_skew' && name !== 'state_unavailable',
   )
   for (const name of names) {
     const world = new World({ initiator: { ...orders, secrets: [...orders.secrets, ...secretOf.values()] } })
@@ -156,7 +156,37 @@ test('tells that something between answers that the peer is away', async () => {
     const error = await pairingError(world.begin())
     assert.equal(error.reason, 'unavailable')
     assert.match(error.message, new RegExp(String(status)))
+    assert.equal(world.hellos.length, 3)
   }
+})
+
+test('pairs once more, with another message, when what stood in the way may be over in a moment', async () => {
+  const ways: ((world: World) => typeof world.carry)[] = [
+    (world) => () => Promise.reject(world.passing),
+    () => async () => ({ status: 503, body: Buffer.from('upstream connect error') }),
+    () => async (hello) => ({ status: 503, body: record('state_unavailable', hello) }),
+  ]
+  for (const way of ways) {
+    for (const failures of [1, 2, 3]) {
+      const world = new World()
+      const { carry } = world
+      const fail = way(world)
+      let left = failures
+      world.carry = (hello) => (left-- > 0 ? fail(hello) : carry(hello))
+      if (failures === 3) await assert.rejects(world.begin())
+      else await world.run(await world.begin())
+      assert.deepEqual(world.delays, [50, 500].slice(0, failures))
+      assert.equal(new Set(world.hellos.map((hello) => hello.toString('hex'))).size, world.hellos.length)
+    }
+  }
+})
+
+test('says that the store of the peer is away', async () => {
+  const world = new World()
+  world.carry = async (hello) => ({ status: 503, body: record('state_unavailable', hello) })
+  const error = await pairingError(world.begin())
+  assert.deepEqual([error.reason, error.reject], ['unavailable', 'state_unavailable'])
+  assert.match(error.message, /its store is away/)
 })
 
 test.run()

@@ -27,6 +27,10 @@ export class World {
   readonly events: PairEvent[] = []
   readonly hellos: Buffer[] = []
   readonly leases: Lease[] = []
+  /** how long the initiator waited before it paired once more */
+  readonly delays: number[] = []
+  /** what the carrying of a pairing message may fail with for a moment */
+  readonly passing = new Error('the connection broke')
   readonly store = new MemoryStore(this.clock.now)
   readonly initiator: Pairs
   responder: Pairs
@@ -42,6 +46,10 @@ export class World {
       carry: (_peer, hello) => {
         this.hellos.push(hello)
         return this.carry(hello)
+      },
+      mayPass: (error) => error === this.passing,
+      delay: async (ms) => {
+        this.delays.push(ms)
       },
       nowMs: this.nowMs,
       clockMs: this.clock.now,
@@ -139,6 +147,8 @@ export async function answered(responder: Pairs, hello: Buffer): Promise<Carried
 export function pairsOf(options: Pick<PairsOptions, 'identity' | 'store'> & Partial<PairsOptions>): Pairs {
   return new Pairs({
     carry: () => Promise.reject(new Error('nobody is to be paired with here')),
+    mayPass: () => false,
+    delay: async () => {},
     random: seeded(options.identity.name),
     nowMs: () => 1_700_000_000_000,
     clockMs: () => 0,

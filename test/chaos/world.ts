@@ -1,0 +1,220 @@
+/**
+ * The world that the faults happen to: an app that counts what it executes, two sidecars a side that share a Redis of
+ * their side, and HAProxy in front of each side. What a sidecar has to say to Redis goes over a link that can be cut.
+ */
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import net from 'node:net'
+import path from 'node:path'
+import { text } from 'node:stream/consumers'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { findFreePorts, type Service, startService, stopService, waitForAnswer } from '../bench/processes.ts'
+import { findProgram, installPackages, installRedis } from '../support/debian.ts'
+import { type Link, startLink } from '../support/link.ts'
+import { type RedisServer, startRedis } from '../support/redis.ts'
+import { startServer } from '../support/sidecars.ts'
+
+/** What HAProxy balances: connections, or each request by itself. */
+export type Mode = 'tcp' | 'http'
+export const MODES: readonly Mode[] = ['tcp', 'http']
+
+/** A caller leaves its connection within so long, and goes to the other sidecar if HAProxy has taken this one out. */
+const LEFT_WITHIN_MS = 1500
+/** The app takes up to so long: calls that have been executed and not answered are what is hard. */
+const APP_MS_MAX = 20
+const MAIN = path.join(import.meta.dirname, '../../sidecar/main.ts')
+
+export interface World {
+  initiators: Side
+  responders: Side
+  /** where the apps call: HAProxy in front of the initiators */
+  port: number
+  /** how often the app has executed each id */
+  executions: ReadonlyMap<string, number>
+  /** what all sidecars have that are started from here on */
+  secrets: { current: string; previous?: string }
+  stop(): Promise<void>
+}
+
+/** The replicas of one sidecar, and what they share. */
+export interface Side {
+  replicas: Replica[]
+  /** the primary */
+  redis: RedisServer
+  /** from the replicas to it */
+  link: Link
+}
+
+interface Place {
+  /** what HAProxy calls it */
+  server: string
+  /** the socket at which HAProxy takes orders */
+  haproxy: string
+  ports: { traffic: number; admin: number }
+  /** for what it prints */
+  folder: string
+  env(): NodeJS.ProcessEnv
+}
+
+/** A sidecar that keeps its place from process to process. */
+export class Replica {
+  readonly ports: Place['ports']
+  readonly #place: Place
+  #service: Service | undefined
+
+  constructor(place: Place) {
+    this.ports = place.ports
+    this.#place = place
+  }
+
+  /** Resolves when it is ready. */
+  async start(): Promise<void> {
+    const { server, ports, folder, env } = this.#place
+    const variables = { PATH: process.env.PATH, ADMIN_PORT: String(ports.admin), ...env() }
+    const name = server.replace('/', '-')
+    this.#service = startService(name, process.execPath, [MAIN, 'run'], folder, variables)
+    await waitForAnswer(ports.admin, [this.#service], '/readyz')
+  }
+
+  /** As kill -9 does. */
+  async kill(): Promise<void> {
+    const { child } = this.#service!
+    const gone = once(child, 'exit')
+    child.kill('SIGKILL')
+    await gone
+  }
+
+  /** Lets it answer what it has begun. */
+  async stop(): Promise<void> {
+    if (this.#service) await stopService(this.#service)
+  }
+
+  /** Has HAProxy give it no new connections until that is undone. */
+  async takeOut(): Promise<void> {
+    await this.#tell('drain')
+    await sleep(LEFT_WITHIN_MS)
+  }
+
+  async putBack(): Promise<void> {
+    await this.#tell('ready')
+  }
+
+  async #tell(state: 'drain' | 'ready'): Promise<void> {
+    const { haproxy, server } = this.#place
+    const socket = net.connect(haproxy)
+    socket.end(`set server ${server} state ${state}\n`)
+    const [complaint] = (await socket.setEncoding('utf8').toArray()) as string[]
+    if (complaint?.trim()) throw new Error(`HAProxy: ${complaint.trim()}`)
+  }
+}
+
+/**
+ * Installs HAProxy and Redis first where they are missing.
+ * @param folder an empty one, which gets what the processes print
+ * @param say is told what is installed
+ * @throws Error that says how to install them, where this process may not
+ */
+export async function startWorld(mode: Mode, folder: string, say: (line: string) => void): Promise<World> {
+  installRedis(say)
+  if (!findProgram('haproxy')) installPackages(['haproxy'], say)
+  const executions = new Map<string, number>()
+  const app = await startServer(async (request, response) => {
+    const isGet = request.method === 'GET'
+    // A body that is cut off is no call.
+    const id = isGet ? path.basename(request.url!) : await text(request).catch(() => undefined)
+    if (id === undefined) return
+    executions.set(id, (executions.get(id) ?? 0) + 1)
+    await sleep(Math.random() * APP_MS_MAX)
+    response.end(id)
+  })
+  const orders = path.join(folder, 'haproxy.sock')
+  const ports = await findFreePorts(10)
+  const [port, peer] = ports.splice(0, 2) as [number, number]
+  const secrets: World['secrets'] = { current: randomBytes(32).toString('base64url') }
+  const startSide = async (name: string, env: (traffic: string) => NodeJS.ProcessEnv): Promise<Side> => {
+    // It would wait for more replicas before it sends them anything.
+    const redis = await startRedis({ config: { 'repl-diskless-sync-delay': '0' } })
+    const link = await startLink(redis.port)
+    const replicas = ['1', '2'].map((number) => {
+      const [traffic, admin] = ports.splice(0, 2) as [number, number]
+      return new Replica({
+        server: `${name}/${number}`,
+        haproxy: orders,
+        ports: { traffic, admin },
+        folder,
+        env: () => ({
+          NAME: name,
+          REDIS_URL: `redis://127.0.0.1:${link.port}`,
+          CLIENT_ID_SECRET: secrets.current,
+          CLIENT_ID_SECRET_PREVIOUS: secrets.previous,
+          ...env(String(traffic)),
+        }),
+      })
+    })
+    await Promise.all(replicas.map((replica) => replica.start()))
+    return { replicas, redis, link }
+  }
+  const responders = await startSide('responders', (traffic) => ({
+    PORT: traffic,
+    OUTBOUND_PORT: 'off',
+    UPSTREAM: `http://127.0.0.1:${app.port}`,
+  }))
+  const initiators = await startSide('initiators', (traffic) => ({
+    PORT: '0',
+    OUTBOUND_PORT: traffic,
+    PEERS: `billing=http://127.0.0.1:${peer}`,
+  }))
+  const config = path.join(folder, 'haproxy.cfg')
+  writeFileSync(config, haproxyConfig(mode, { orders, port, peer }, initiators, responders))
+  const haproxy = startService('haproxy', findProgram('haproxy')!, ['-db', '-f', config], folder)
+  return {
+    ...{ initiators, responders, port, executions, secrets },
+    async stop() {
+      const sides = [initiators, responders]
+      await Promise.all(sides.flatMap(({ replicas }) => replicas.map((replica) => replica.stop())))
+      await stopService(haproxy)
+      for (const { link, redis } of sides) {
+        await link.close()
+        await redis.stop()
+      }
+      await app.close()
+    },
+  }
+}
+
+/** As it is usually set up: what could not be connected is tried elsewhere, what has been sent is not sent again. */
+function haproxyConfig(
+  mode: Mode,
+  listen: { orders: string; port: number; peer: number },
+  initiators: Side,
+  responders: Side,
+): string {
+  const http2 = mode === 'http' ? 'proto h2 check-proto h1' : ''
+  const servers = ({ replicas }: Side, options: string) =>
+    replicas.map(({ ports: { traffic, admin } }, i) => {
+      return `  server ${i + 1} 127.0.0.1:${traffic} check port ${admin} ${options}`
+    })
+  return `
+global
+  nbthread 1
+  stats socket ${listen.orders} level admin
+  maxconn 2000
+defaults
+  mode ${mode}
+  balance roundrobin
+  timeout connect 1s
+  timeout client 60s
+  timeout server 60s
+  retries 3
+  option redispatch 1
+  option httpchk GET /readyz
+  default-server inter 200ms fall 1 rise 1
+listen initiators
+  bind 127.0.0.1:${listen.port}
+${servers(initiators, '').join('\n')}
+listen responders
+  bind 127.0.0.1:${listen.peer}
+${servers(responders, http2).join('\n')}
+`
+}
