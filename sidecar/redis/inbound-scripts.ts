@@ -60,7 +60,10 @@ redis.call('PEXPIRE', fresh, ${INDEX_TTL_MS})
 local over = redis.call('ZCARD', fresh) + redis.call('ZCARD', used) - 1 - ${INBOUND_PAIRS_MAX}
 if over <= 0 then return {} end
 -- Those that nobody used, the oldest first; then those that end the soonest.
-local ids = redis.call('ZRANGE', fresh, 0, math.min(over, redis.call('ZCARD', fresh) - 1) - 1)
+local ids = {}
+for _, id in ipairs(redis.call('ZRANGE', fresh, 0, over - 1)) do
+  if id ~= ARGV[1] then table.insert(ids, id) end
+end
 if #ids < over then
   for _, id in ipairs(redis.call('ZRANGE', used, 1, over - #ids)) do table.insert(ids, id) end
 end
@@ -97,8 +100,8 @@ local function bury(pair, floor)
 end`
 
 /**
- * KEYS: pair, used, fresh. ARGV: id. Gives nothing when it is gone, one word when it held anything else; else: name, bytes of a chunk, ms to its end,
- * base, chain key, floor, and of each block that was seen: its number, how many ms ago.
+ * KEYS: pair, used, fresh. ARGV: id. Gives nothing when it is gone, one word when it held anything else; else: name,
+ * bytes of a chunk, ms to its end, base, chain key, floor, and of each block that was seen: its number, how many ms ago.
  */
 export const FIND: Script = {
   name: 'mteFind',
@@ -171,8 +174,9 @@ local function claim(pair, marks, id, block, index)
     redis.call('HSET', pair, 'ends', ends)
     redis.call('PEXPIRE', pair, record[7])
     redis.call('ZREM', fresh, id)
-    ends_at(used, id, ends)
   end
+  -- Each time, as the set may have been removed: the store must not vouch for a message that ran since.
+  if redis.call('ZADD', used, 'NX', ends, id) == 1 then redis.call('PEXPIRE', used, ${INDEX_TTL_MS}) end
   return ${CLAIMED.fresh}, now - seen, floor, ends - now
 end
 local answers = {}

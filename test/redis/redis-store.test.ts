@@ -197,6 +197,32 @@ test('is new when everything was flushed', async () => {
   await isForgotten(store, pair)
 })
 
+test('does not vouch for a pair of which it had forgotten that it was used', async () => {
+  const world = await create()
+  const store = world.open()
+  const pair = await usedPair(world, store)
+  await world.redis.del(await keyOf(world, ':used'))
+  await store.ageMs(random(24))
+  await world.advance(HOUR_MS / 2)
+  assert.equal(await store.claim(await found(store, pair, 1), 1, 0), 'new')
+  await world.redis.del(await keyOf(world, 'pair:'))
+  assert.equal(await store.claim(pair, 1, 0), 'gone')
+  assert.ok((await store.ageMs(pair.id)) < HOUR_MS / 2)
+})
+
+test('makes room for a pair among 10,000 that are used: the one that ends the soonest goes', async () => {
+  const world = await create()
+  const store = world.open()
+  const soonest = await usedPair(world, store)
+  const used = await keyOf(world, ':used')
+  const later = Number(await world.redis.zscore(used, soonest.id.toString('hex'))) + 1
+  await world.redis.zadd(used, ...Array.from({ length: 9999 }, (_, i) => [later, `other-${i}`]).flat())
+  const pair = inboundPair()
+  await store.addInbound(pair, HOUR_MS)
+  assert.equal(await store.findInbound(soonest.id, 0), undefined)
+  assert.equal(await store.claim(await found(store, pair), 0, 0), 'new')
+})
+
 test('does not vouch for what somebody else has removed', async () => {
   const world = await create()
   const store = world.open()
