@@ -1,4 +1,5 @@
 /** Real sidecars on free ports, with what tests need to look at them. */
+import { randomInt } from 'node:crypto'
 import http from 'node:http'
 import net, { type AddressInfo } from 'node:net'
 import tls from 'node:tls'
@@ -174,12 +175,24 @@ export async function listen(server: net.Server): Promise<number> {
   }
 }
 
-/** A port on which nothing listens, nor did before. */
+/** Below those that systems give to connections and to whoever asks for any port: none of them takes one of these. */
+const UNUSED_PORTS = { from: 20_000, to: 32_000 }
+
+/** A port of 127.0.0.1 on which nothing listens, nor did before, nor will by chance. */
 export async function unusedPort(): Promise<number> {
-  const server = net.createServer()
-  const port = await listen(server)
-  await new Promise((resolve) => server.close(resolve))
-  return port
+  for (;;) {
+    const port = randomInt(UNUSED_PORTS.from, UNUSED_PORTS.to)
+    if (given.has(port)) continue
+    given.add(port)
+    const server = net.createServer()
+    const free = await new Promise((resolve) => {
+      server.once('error', () => resolve(false))
+      server.listen(port, '127.0.0.1', () => resolve(true))
+    })
+    if (!free) continue
+    await new Promise((resolve) => server.close(resolve))
+    return port
+  }
 }
 
 function collect(lines: LogLine[]): Logger {
