@@ -1,19 +1,31 @@
-/** The port for whoever runs the sidecar: is it alive, is it ready, what are its pairs? */
+/** The port for whoever runs the sidecar: is it alive, is it ready, how are its calls, what are its pairs? */
 import net from 'node:net'
-import type { Answer } from './call.ts'
+import { type Answer, type Fields, WholeBody } from './call.ts'
 import { SidecarError } from './errors.ts'
 import { hostAndPort } from './formats.ts'
+import { field } from './http/fields.ts'
 import type { Arrival } from './http/listener.ts'
 import { json } from './http/problem.ts'
 import { type PairStore, StoreUnavailableError } from './pair/store.ts'
+import { type About, type Collector, type Listening, type Status, statusOf } from './status.ts'
+import { STATUS_PAGE_FIELDS, statusPage } from './status-page.ts'
+import type { Metrics } from './telemetry/metrics.ts'
+import type { Recent } from './telemetry/recent.ts'
 
 export interface AdminOptions {
-  name: string
+  about: About
+  /** the ports that are open */
+  listening(): Listening[]
   store: Pick<PairStore, 'list' | 'trouble'>
   /** forgets the pairs with a peer, and gives how many they were */
   dropPairs(peer: string): Promise<number>
+  /** what the peer with this base URL calls itself, where that is known */
+  peerName(url: string): string | undefined
   /** why this sidecar should get no new calls; none: it is ready */
   notReady(): string[]
+  metrics: Pick<Metrics, 'text'>
+  recent: Pick<Recent, 'snapshot'>
+  collector(): Collector
 }
 
 /** Answers what comes in at ADMIN_PORT. */
@@ -28,27 +40,54 @@ export class Admin {
   async answer({ request: { head }, socket }: Arrival): Promise<Answer> {
     const [pathname, ...query] = head.path.split('?')
     const read = head.method === 'GET' || head.method === 'HEAD'
-    if (read && pathname === '/livez') return json({ status: 'alive', name: this.#options.name })
+    if (read && pathname === '/livez') return json({ status: 'alive', name: this.#options.about.name })
     if (read && pathname === '/readyz') return this.#readiness()
-    // What is more than a probe needs stays on this machine.
-    if (pathname === '/pairs' && isLoopback(socket?.remoteAddress) && isNoSite(head.authority)) {
-      if (read) return json(await known(this.#options.store.list()))
-      if (head.method === 'DELETE') return this.#drop(query.join('?'))
+    if (read && pathname === '/metrics') return this.#metrics(field(head.fields, 'accept') ?? '')
+    // What is more than a probe or a scraper needs stays on this machine.
+    if (isLoopback(socket?.remoteAddress) && isNoSite(head.authority)) {
+      if (read && pathname === '/') return whole(statusPage(await this.#status()), STATUS_PAGE_FIELDS)
+      if (read && pathname === '/status') return json(await this.#status())
+      if (read && pathname === '/pairs') return json(await known(this.#options.store.list()))
+      if (head.method === 'DELETE' && pathname === '/pairs') return this.#drop(query.join('?'))
     }
     throw new SidecarError(
       'not-found',
-      'Here are /livez and /readyz, and for this machine alone, at 127.0.0.1, [::1] or localhost, /pairs.',
+      'Here are /livez, /readyz and /metrics, and for this machine alone, at 127.0.0.1, [::1] or localhost, /, /status and /pairs.',
     )
   }
 
-  /** Without its store a sidecar is still ready for what needs no pairs. */
   #readiness(): Answer {
-    const { store, notReady } = this.#options
-    const reasons = notReady()
+    const reasons = this.#options.notReady()
     const ready = reasons.length === 0
-    const trouble = store.trouble()
-    const degraded = trouble === undefined ? [] : [trouble]
-    return json({ status: ready ? 'ready' : 'not ready', reasons, degraded }, ready ? 200 : 503)
+    const said = { status: ready ? 'ready' : 'not ready', reasons, degraded: this.#degraded() }
+    return json(said, ready ? 200 : 503)
+  }
+
+  /** Without its store a sidecar is still ready for what needs no pairs. */
+  #degraded(): string[] {
+    const trouble = this.#options.store.trouble()
+    return trouble === undefined ? [] : [trouble]
+  }
+
+  async #metrics(accept: string): Promise<Answer> {
+    const { contentType, body } = await this.#options.metrics.text(accept)
+    return whole(body, ['content-type', contentType])
+  }
+
+  async #status(): Promise<Status> {
+    const { about, store, recent, listening, notReady, collector, peerName } = this.#options
+    const pairs = await store.list().catch(noneIfAway)
+    return statusOf(about, {
+      atMs: Date.now(),
+      listening: listening(),
+      notReady: notReady(),
+      degraded: this.#degraded(),
+      storeTrouble: store.trouble(),
+      collector: collector(),
+      recent: recent.snapshot(),
+      pairs,
+      peerName,
+    })
   }
 
   async #drop(query: string): Promise<Answer> {
@@ -73,6 +112,12 @@ function isNoSite(authority: string): boolean {
   return host === 'localhost' || net.isIP(host) !== 0
 }
 
+function whole(text: string, fields: Fields): Answer {
+  const body = Buffer.from(text)
+  const more = ['content-length', String(body.length), 'cache-control', 'no-store']
+  return { head: { status: 200, fields: [...fields, ...more] }, body: new WholeBody(body) }
+}
+
 /** What the store knows; that it is away is told as what it is. */
 async function known<T>(answer: Promise<T>): Promise<T> {
   try {
@@ -81,4 +126,8 @@ async function known<T>(answer: Promise<T>): Promise<T> {
     if (!(error instanceof StoreUnavailableError)) throw error
     throw new SidecarError('state-unavailable', error.message, { cause: error })
   }
+}
+
+function noneIfAway(error: unknown): undefined {
+  if (!(error instanceof StoreUnavailableError)) throw error
 }

@@ -24,6 +24,13 @@ import { RedisConnection } from './redis/connection.ts'
 import { RedisStore } from './redis/redis-store.ts'
 import type { RedisAddress } from './redis/redis-url.ts'
 import { Routes } from './routes.ts'
+import { serviceName } from './telemetry/call-record.ts'
+import { measuredStore } from './telemetry/measured-store.ts'
+import { Metrics } from './telemetry/metrics.ts'
+import { Recent } from './telemetry/recent.ts'
+import { Telemetry } from './telemetry/telemetry.ts'
+import type { Tracing } from './telemetry/tracing.ts'
+import { VERSION } from './version.ts'
 
 export type Role = 'inbound' | 'outbound' | 'admin'
 
@@ -37,21 +44,41 @@ export interface App {
   close(): Promise<void>
 }
 
+/** What a sidecar tells of itself elsewhere than at its admin port. */
+export interface Exporting {
+  /** undefined: no spans are made */
+  tracing: Tracing | undefined
+  /** where it goes; undefined: nowhere */
+  host: string | undefined
+  /** why the last export failed */
+  trouble(): string | undefined
+}
+
+const NOT_EXPORTING: Exporting = { tracing: undefined, host: undefined, trouble: () => undefined }
+
 /** How much longer the peer's sidecar is waited for than it waits for its app: its own 504 says more, in ms. */
 const PEER_ANSWER_EXTRA_MS = 500
+/** How old the number of pairs may be that the metrics tell. */
+const PAIRS_COUNTED_MS = 5_000
 /** How often the keys of what has ended are erased. */
 const SWEEP_MS = 10_000
 
 /**
  * Starts a sidecar.
+ * @param metrics of this sidecar alone
  * @throws ListenError when a port cannot be had
  */
-export async function startApp(config: Config, log: Logger): Promise<App> {
+export async function startApp(
+  config: Config,
+  log: Logger,
+  metrics: Metrics = new Metrics(),
+  exporting: Exporting = NOT_EXPORTING,
+): Promise<App> {
   const clockMs = () => performance.now()
   const random = randomPool()
   const identifying = identityOf(config)
   const store = config.redis
-    ? await openRedis(config, config.redis, identifying, log, clockMs)
+    ? measuredStore(await openRedis(config, config.redis, identifying, log, clockMs), metrics)
     : // What was sent before this was made cannot have run here: it does not wait for anything.
       new MemoryStore(clockMs)
   const identity = await identifying
@@ -73,18 +100,28 @@ export async function startApp(config: Config, log: Logger): Promise<App> {
   const routes = new Routes(config.peers, config.passThroughHosts)
   const limits = { headBytesMax: config.maxHeaderBytes, bodyBytesMax: config.maxBodyBytes }
 
+  const recent = new Recent(clockMs)
+  const telemetry = new Telemetry({
+    tracing: exporting.tracing,
+    contextInside: config.traceContext === 'inside',
+    accessLog: config.accessLog ? log : undefined,
+    metrics,
+    recent,
+  })
   const pairs = createPairs({
     identity,
     store,
     client: peerClient,
     responseTimeoutMs: config.responseTimeoutMs,
     clockMs,
+    telemetry,
     onEvent: pairingLog(log, clockMs),
   })
   const sweeper = setInterval(() => pairs.sweep(), SWEEP_MS).unref()
   const outbound = new Outbound({
     routes,
     pairs,
+    telemetry,
     toPeer: (url, request, caller) => peerClient.send(url, request, caller),
     toPlain: (origin, request, caller) => plainClient.send(origin, request, caller),
     token,
@@ -96,9 +133,10 @@ export async function startApp(config: Config, log: Logger): Promise<App> {
   const inbound = new Inbound({
     pairs,
     outbound,
+    telemetry,
     token,
     cors,
-    toApp: upstream && appClient && below(upstream.pathname, appClient.send),
+    toApp: upstream && appClient && { url: upstream.origin, send: below(upstream.pathname, appClient.send) },
     passThrough: upstream && passThrough({ upstream, ...client }),
     passThroughRoutes: config.passThroughRoutes,
     headers: config.headers,
@@ -107,22 +145,34 @@ export async function startApp(config: Config, log: Logger): Promise<App> {
     clockMs,
   })
   let draining = false
-  const admin = new Admin({
-    name: config.name,
-    store,
-    dropPairs: (peer) => pairs.drop(peer),
-    notReady: () => (draining ? ['draining'] : []),
-  })
-
   const listeners = new Map<Role, Listener>()
   const ports = new Map<Role, AddressInfo>()
+  const { jaegerUiUrl } = config
+  const admin = new Admin({
+    about: {
+      name: config.name,
+      version: VERSION,
+      startedAtMs: Date.now(),
+      store: config.redis ? 'redis' : 'memory',
+      jaeger: jaegerUiUrl === undefined ? undefined : { url: jaegerUiUrl, service: serviceName(config.name) },
+    },
+    listening: () => [...ports].map(([role, { address, port }]) => ({ role, address, port })),
+    store,
+    dropPairs: (peer) => pairs.drop(peer),
+    peerName: (url) => telemetry.nameOf(url),
+    notReady: () => (draining ? ['draining'] : []),
+    metrics,
+    recent,
+    collector: () => ({ host: exporting.host, trouble: exporting.trouble() }),
+  })
   const listen = async (role: Role, handler: Handler, hosts: readonly string[], port: number | 'off') => {
     if (port === 'off') return
     const listener = new Listener({
       handler,
       headBytesMax: config.maxHeaderBytes,
       idleTimeoutMs: config.idleTimeoutMs,
-      onFault: (error) => log.error({ err: error }, 'a call failed in a way that was not foreseen'),
+      onFault: (error, ids) =>
+        log.error({ err: error, ...ids }, 'a call failed in a way that was not foreseen'),
     })
     listeners.set(role, listener)
     const [address] = await listener.listen(hosts, port)
@@ -138,6 +188,17 @@ export async function startApp(config: Config, log: Logger): Promise<App> {
     appClient?.close()
     await store.close()
   }
+  metrics.watch({
+    openCalls: () => ({
+      inbound: listeners.get('inbound')?.openCalls ?? 0,
+      outbound: listeners.get('outbound')?.openCalls ?? 0,
+    }),
+    pairs: remembered(PAIRS_COUNTED_MS, clockMs, async () => {
+      const all = await store.list()
+      const initiator = all.filter(({ role }) => role === 'initiator').length
+      return { initiator, responder: all.length - initiator }
+    }),
+  })
   try {
     await listen('inbound', (arrival) => inbound.answer(arrival), ['0.0.0.0', '::'], config.port)
     await listen('outbound', (arrival) => outbound.answer(arrival), ['127.0.0.1', '::1'], config.outboundPort)
@@ -167,6 +228,18 @@ async function openRedis(
   const { secrets } = await identifying
   const connection = new RedisConnection({ address, ca, log, clockMs })
   return new RedisStore({ connection, secrets, log, clockMs })
+}
+
+/** What work gave a moment ago: whoever reaches the admin port can have it asked for, as often as they like. */
+function remembered<T>(ms: number, clockMs: () => number, work: () => Promise<T>): () => Promise<T> {
+  let answer: Promise<T> | undefined
+  let askedMs = 0
+  return () => {
+    if (answer && clockMs() - askedMs < ms) return answer
+    askedMs = clockMs()
+    answer = work()
+    return answer
+  }
 }
 
 /** Calls below a base path. */

@@ -5,6 +5,7 @@
  * carriage to a peer is one, and so is everything that is composed of them. Bodies are pulled: whoever
  * consumes asks for the next piece when it has room, so backpressure goes from end to end by itself.
  */
+import type { Socket } from 'node:net'
 import type { SidecarError } from './errors.ts'
 
 /** Header or trailer fields in order: name, value, name, value, … Names in lower case, values as Latin-1 (one character a byte). */
@@ -51,6 +52,8 @@ export interface Request {
 export interface Answer {
   head: ResponseHead
   body: Body
+  /** the connection that it came on, if it came on one */
+  socket?: Socket
 }
 
 /** Whoever waits for an answer. */
@@ -59,6 +62,17 @@ export interface Caller {
   inform(head: ResponseHead): void
   /** Registers what to do, once, if the caller goes away before it has the whole answer; at once if it already has. */
   onGone(callback: (why: SidecarError) => void): void
+}
+
+/** Whoever watches a call at a port of this sidecar. */
+export interface Watcher {
+  /**
+   * The call is over.
+   * @param why its caller did not get the whole of an answer; undefined when it did
+   */
+  over(why: SidecarError | undefined): void
+  /** what log lines about the call carry */
+  readonly ids: object
 }
 
 /**

@@ -51,7 +51,6 @@ export async function runCheck(
     client,
     responseTimeoutMs,
     clockMs,
-    onEvent: () => {},
   })
   for (const url of named) {
     try {

@@ -28,43 +28,63 @@ import { HeadError } from './http/fields.ts'
 import { WHOLE_BYTES_MAX } from './http/pump.ts'
 import type { Opener, Sealer } from './pair/message.ts'
 import { Reject } from './pair/reject.ts'
+import type { Coding } from './telemetry/coding.ts'
 
 const NO_FIELDS: Fields = []
 
-/** A request, encoded: in one chunk when the whole of it is at hand, else chunk by chunk as it comes. */
-export function encodedRequest(head: RequestHead, body: Body, sealer: Sealer): Body {
+/**
+ * A request, encoded: in one chunk when the whole of it is at hand, else chunk by chunk as it comes.
+ * @param coding told of the work, and of its end
+ */
+export function encodedRequest(head: RequestHead, body: Body, sealer: Sealer, coding: Coding): Body {
   const whole = body.whole(WHOLE_BYTES_MAX)
-  if (whole !== undefined) return new WholeBody(sealer.end(encodeRequest(head, whole, body.trailers)))
-  return new EncodedBody(sealer, beginRequest(head), body)
+  if (whole !== undefined)
+    return encodedWhole(() => sealer.end(encodeRequest(head, whole, body.trailers)), sealer, coding)
+  return new EncodedBody(sealer, beginRequest(head), body, coding)
 }
 
 /** A response, encoded likewise. */
-export function encodedResponse({ head, body }: Answer, sealer: Sealer): Body {
+export function encodedResponse({ head, body }: Answer, sealer: Sealer, coding: Coding): Body {
   const whole = body.whole(WHOLE_BYTES_MAX)
-  if (whole !== undefined) return new WholeBody(sealer.end(encodeResponse(head, whole, body.trailers)))
-  return new EncodedBody(sealer, Buffer.concat([beginResponse(), responseHead(head)]), body)
+  if (whole !== undefined)
+    return encodedWhole(() => sealer.end(encodeResponse(head, whole, body.trailers)), sealer, coding)
+  return new EncodedBody(sealer, Buffer.concat([beginResponse(), responseHead(head)]), body, coding)
+}
+
+function encodedWhole(encode: () => Buffer, sealer: Sealer, coding: Coding): Body {
+  coding.of(sealer)
+  const encoded = new WholeBody(coding.work(encode))
+  coding.end()
+  return encoded
 }
 
 /**
  * A response of which interim responses come before its answer is there.
  * @param next resolves with the interim responses that have come since, or with the answer
  */
-export function encodedInterim(next: () => Promise<ResponseHead[] | Answer>, sealer: Sealer): Body {
-  return new InterimBody(sealer, next)
+export function encodedInterim(
+  next: () => Promise<ResponseHead[] | Answer>,
+  sealer: Sealer,
+  coding: Coding,
+): Body {
+  return new InterimBody(sealer, next, coding)
 }
 
 class EncodedBody implements Body {
   readonly trailers = NO_FIELDS
   readonly #sealer: Sealer
   readonly #source: Body
+  readonly #coding: Coding
   /** plaintext that goes before the body */
   #start: Buffer | undefined
   #ended = false
 
-  constructor(sealer: Sealer, start: Buffer | undefined, source: Body) {
+  constructor(sealer: Sealer, start: Buffer | undefined, source: Body, coding: Coding) {
     this.#sealer = sealer
     this.#start = start
     this.#source = source
+    this.#coding = coding
+    coding.of(sealer)
   }
 
   async read(): Promise<Buffer | undefined> {
@@ -73,14 +93,15 @@ class EncodedBody implements Body {
     if (start) {
       // It does not wait for the body: the other side may have to answer before that comes.
       this.#start = undefined
-      return this.#sealer.seal(start)
+      return this.#coding.work(() => this.#sealer.seal(start))
     }
     let piece = await this.#source.read()
     // An empty piece would be written as the end of the body.
     while (piece?.length === 0) piece = await this.#source.read()
-    if (piece) return this.#sealer.seal(contentChunkHeader(piece.length), piece)
-    const last = this.#sealer.end(endOfBody(this.#source.trailers))
+    if (piece) return this.#coding.work(() => this.#sealer.seal(contentChunkHeader(piece.length), piece))
+    const last = this.#coding.work(() => this.#sealer.end(endOfBody(this.#source.trailers)))
     this.#ended = true
+    this.#coding.end()
     return last
   }
 
@@ -91,23 +112,26 @@ class InterimBody implements Body {
   readonly trailers = NO_FIELDS
   readonly #sealer: Sealer
   readonly #next: () => Promise<ResponseHead[] | Answer>
+  readonly #coding: Coding
   #begun = false
   #final: Body | undefined
 
-  constructor(sealer: Sealer, next: () => Promise<ResponseHead[] | Answer>) {
+  constructor(sealer: Sealer, next: () => Promise<ResponseHead[] | Answer>, coding: Coding) {
     this.#sealer = sealer
     this.#next = next
+    this.#coding = coding
+    coding.of(sealer)
   }
 
   async read(): Promise<Buffer | undefined> {
     if (this.#final) return this.#final.read()
     const next = await this.#next()
     const heads = Array.isArray(next) ? next : [next.head]
-    if (!Array.isArray(next)) this.#final = new EncodedBody(this.#sealer, undefined, next.body)
+    if (!Array.isArray(next)) this.#final = new EncodedBody(this.#sealer, undefined, next.body, this.#coding)
     const encoded = heads.map(responseHead)
     if (!this.#begun) encoded.unshift(beginResponse())
     this.#begun = true
-    return this.#sealer.seal(Buffer.concat(encoded))
+    return this.#coding.work(() => this.#sealer.seal(Buffer.concat(encoded)))
   }
 
   whole(): undefined {}
@@ -125,6 +149,7 @@ export class Decoding<Head extends RequestHead | ResponseHead> implements Body {
   readonly #decoder: Decoder<Head>
   readonly #open: (header: Buffer) => Opener | Promise<Opener>
   readonly #authenticated: (() => Promise<void>) | undefined
+  readonly #coding: Coding
   #header: Buffer = Buffer.alloc(0)
   #opener: Opener | undefined
   #first = true
@@ -136,7 +161,7 @@ export class Decoding<Head extends RequestHead | ResponseHead> implements Body {
    * @param source the message as it was sent
    * @param decoder of the plaintext
    * @param message `headerBytes`, how long the header is; `open`, which makes an opener of it; `authenticated`,
-   *   told once the first chunk has, before anything is made of it
+   *   told once the first chunk has, before anything is made of it; `coding`, told of the work, and of its end
    */
   constructor(
     source: Body,
@@ -145,6 +170,7 @@ export class Decoding<Head extends RequestHead | ResponseHead> implements Body {
       headerBytes: number
       open(header: Buffer): Opener | Promise<Opener>
       authenticated?: () => Promise<void>
+      coding: Coding
     },
   ) {
     this.#source = source
@@ -152,6 +178,7 @@ export class Decoding<Head extends RequestHead | ResponseHead> implements Body {
     this.#headerBytes = message.headerBytes
     this.#open = message.open
     this.#authenticated = message.authenticated
+    this.#coding = message.coding
   }
 
   /** The bytes of the message's header that have come so far. */
@@ -217,18 +244,23 @@ export class Decoding<Head extends RequestHead | ResponseHead> implements Body {
       this.#header = bytes.subarray(0, this.#headerBytes)
       if (bytes.length < this.#headerBytes) return
       this.#opener = await this.#open(this.#header)
+      this.#coding.of(this.#opener)
       sealed = bytes.subarray(this.#headerBytes)
     }
     const opener = this.#opener
     if (!opener) throw new Reject('malformed')
-    for (const plaintext of sealed ? opener.push(sealed) : [opener.end()]) {
-      if (this.#first) await this.#authenticated?.()
+    const opened = this.#coding.work(() => (sealed ? opener.push(sealed) : [opener.end()]))
+    if (this.#first && opened.length > 0) {
+      await this.#authenticated?.()
       this.#first = false
-      this.#decoder.push(plaintext)
     }
+    this.#coding.work(() => {
+      for (const plaintext of opened) this.#decoder.push(plaintext)
+    })
     if (sealed) return
     this.trailers = this.#decoder.end()
     this.#ended = true
+    this.#coding.end()
   }
 }
 

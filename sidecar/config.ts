@@ -5,6 +5,7 @@ import type { Fields } from './call.ts'
 import { checkOnce, FORMATS, Mistake, type Pattern, type Peer } from './formats.ts'
 import type { LogLevel } from './log.ts'
 import { meantName } from './misspelt.ts'
+import { type OtelSettings, readOtelSettings } from './otel-settings.ts'
 import type { RedisAddress } from './redis/redis-url.ts'
 import { ALL_FORMATS, VARIABLES, type Values } from './variables.ts'
 
@@ -32,6 +33,12 @@ export interface Config {
   readonly adminHost: string
   readonly name: string
   readonly logLevel: LogLevel
+  readonly accessLog: boolean
+  readonly traceContext: 'outside' | 'inside'
+  /** base URL without a slash at its end */
+  readonly jaegerUiUrl: string | undefined
+  /** what is to be exported, and where to */
+  readonly otel: OtelSettings
   readonly headers: Fields
   readonly corsOrigins: readonly string[]
   readonly corsMethods: readonly string[]
@@ -105,9 +112,10 @@ export function loadConfig(env: Env): { config: Config; warnings: string[] } {
   const set = withoutEmpty(env)
   const { values, told } = read(set, NAMES)
   const warnings = [...doubts(values, set), ...notSupported(set), ...misspelt(set)]
-  const mistakes = [...told, ...contradictions(values, set)]
-  if (mistakes.length > 0) throw new ConfigError(lines(mistakes), warnings)
-  return { config: configOf(values as Values, set), warnings }
+  const otel = readOtelSettings(set)
+  const mistakes = [...lines([...told, ...contradictions(values, set)]), ...otel.mistakes]
+  if (mistakes.length > 0) throw new ConfigError(mistakes, warnings)
+  return { config: configOf(values as Values, set, otel), warnings }
 }
 
 /**
@@ -239,7 +247,7 @@ function misspelt(set: Env): string[] {
   })
 }
 
-function configOf(values: Values, set: Env): Config {
+function configOf(values: Values, set: Env, otel: OtelSettings): Config {
   const secrets = (names: readonly Secret[]) =>
     names.map((name) => secretOf(values, name)).filter((secret) => secret !== undefined)
   return {
@@ -258,6 +266,10 @@ function configOf(values: Values, set: Env): Config {
     redis: redisOf(values),
     name: values.NAME ?? (isSet(set, 'REDIS_URL') ? 'relay' : hostName()),
     logLevel: values.DEBUG && set.LOG_LEVEL === undefined ? 'debug' : values.LOG_LEVEL,
+    accessLog: values.ACCESS_LOG,
+    traceContext: values.TRACE_CONTEXT,
+    jaegerUiUrl: values.JAEGER_UI_URL,
+    otel,
     headers: values.HEADERS ?? [],
     corsOrigins: values.CORS_ORIGINS ?? [],
     corsMethods: values.CORS_METHODS,

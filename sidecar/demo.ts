@@ -4,8 +4,11 @@ import http, { type IncomingMessage } from 'node:http'
 import net, { type AddressInfo } from 'node:net'
 import { type App, startApp } from './app.ts'
 import { loadConfig } from './config.ts'
+import type { DemoTraces } from './demo-traces.ts'
 import { createLogger } from './log.ts'
 import { MESSAGE_PATH } from './outer.ts'
+import { Metrics } from './telemetry/metrics.ts'
+import type { Tracing } from './telemetry/tracing.ts'
 
 /** so many to see how many a second there can be, the rest to see how long one takes */
 const CALLS_AT_ONCE = 9_000
@@ -55,29 +58,44 @@ const PLANTED = [
 
 type Print = (line: string) => void
 
+export interface DemoOptions {
+  /** Is the call to be shown as a trace too? */
+  traces: boolean
+  print?: Print
+  /** width of the terminal */
+  columns?: number
+}
+
 /**
  * Runs the demonstration, and prints it.
- * @param columns width of the terminal
  * @returns whether everything was as it should be
  */
-export async function runDemo(
-  print: Print = console.log,
-  columns: number = process.stdout.columns ?? WIDE,
-): Promise<boolean> {
+export async function runDemo({
+  traces: traced,
+  print = console.log,
+  columns = process.stdout.columns ?? WIDE,
+}: DemoOptions): Promise<boolean> {
   const parts: { close(): unknown }[] = []
   const keep = <T extends { close(): unknown }>(part: T): T => {
     parts.unshift(part)
     return part
   }
   try {
-    const billing = keep(await startBilling())
+    const traces = traced ? keep(await startTraces()) : undefined
+    const billing = keep(await startBilling(traces))
     const secret = { CLIENT_ID_SECRET: randomBytes(32).toString('base64url') }
     const b = keep(
-      await start({ ...secret, NAME: 'billing', UPSTREAM: url(billing.port), OUTBOUND_PORT: 'off' }),
+      await start(
+        { ...secret, NAME: 'billing', UPSTREAM: url(billing.port), OUTBOUND_PORT: 'off' },
+        traces?.sidecar('billing'),
+      ),
     )
     const tap = keep(await startTap(portOf(b, 'inbound')))
     const a = keep(
-      await start({ ...secret, NAME: 'orders', OUTBOUND_PORT: '0', PEERS: `billing=${url(tap.port)}` }),
+      await start(
+        { ...secret, NAME: 'orders', OUTBOUND_PORT: '0', PEERS: `billing=${url(tap.port)}` },
+        traces?.sidecar('orders'),
+      ),
     )
     const outbound = portOf(a, 'outbound')
     const agent = new http.Agent({ keepAlive: true, maxSockets: CONCURRENT })
@@ -87,7 +105,9 @@ export async function runDemo(
     print('sidecars is the network, where a tap records every byte.\n')
     print('    orders ──▶ mte-sidecar ══════ tap ══════▶ mte-sidecar ──▶ billing\n')
     print(`orders calls http://billing through its own sidecar at 127.0.0.1:${outbound}.\n`)
-    const answer = await call(agent, outbound, SENT)
+    const span = traces?.calls('POST', 'billing')
+    const answer = await call(agent, outbound, SENT, span?.headers)
+    span?.end(Number(answer.line))
     const wire = tap.stop()
     const rowBytes = columns < WIDE ? 16 : 9
     printViews(print, columns, [
@@ -109,23 +129,39 @@ export async function runDemo(
         `none of ${PLANTED.length} words from path, headers and bodies was on the wire`,
         `(${count(wire.all.length)} bytes were, both ways, with the pairing before the call)`,
       ),
-      await timed(print, () => call(agent, outbound, SENT), billing),
     ]
+    if (traces) {
+      print('')
+      const spans = await traces.show(print, columns)
+      ok.push(
+        check(print, spans > 0, `the call is one trace through both apps and both sidecars: ${spans} spans`),
+      )
+      await traces.handOn(print)
+    }
+    ok.push(await timed(print, () => call(agent, outbound, SENT), billing))
     const allWell = ok.every(Boolean)
     print(allWell ? '\nAll of it was so.' : '\nNot all of it was so: see above.')
     if (allWell) {
       print('To put sidecars beside your own apps: the README has an example with curl,')
       print('"mte-sidecar keygen" makes the secret, "mte-sidecar run --help" lists the variables.')
     }
+    await traces?.wait(print, process.stdin.isTTY)
     return allWell
   } finally {
     for (const part of parts) await part.close()
   }
 }
 
-async function start(env: Record<string, string>): Promise<App> {
+/** OpenTelemetry's SDK, which is not even loaded where nothing is traced. */
+async function startTraces(): Promise<DemoTraces> {
+  const { DemoTraces } = await import('./demo-traces.ts')
+  return new DemoTraces()
+}
+
+async function start(env: Record<string, string>, tracing: Tracing | undefined): Promise<App> {
   const { config } = loadConfig({ PORT: '0', ADMIN_PORT: '0', ...env })
-  return startApp(config, createLogger('error'))
+  const exporting = { tracing, host: undefined, trouble: () => undefined }
+  return startApp(config, createLogger('error'), new Metrics(), exporting)
 }
 
 interface Billing {
@@ -137,13 +173,15 @@ interface Billing {
 }
 
 /** The app that is called. */
-async function startBilling(): Promise<Billing> {
+async function startBilling(traces: DemoTraces | undefined): Promise<Billing> {
   const server = http.createServer(async (request, response) => {
+    const span = billing.first ? undefined : traces?.serves('POST', '/v1/charges', request.headers)
     const body = await text(request)
     billing.calls++
     billing.first ??= { line: `${request.method} ${request.url}`, headers: pick(request), body }
     const { status, headers } = ANSWERED
     response.writeHead(status, { ...headers, 'content-length': ANSWERED.body.length }).end(ANSWERED.body)
+    span?.end(status)
   })
   const port = await listening(server)
   const billing: Billing = { port, first: undefined, calls: 0, close: () => void server.close() }
@@ -209,12 +247,17 @@ function lastMessage(recording: Buffer, start: number): Buffer {
   return Buffer.concat(pieces)
 }
 
-async function call(agent: http.Agent, port: number, { line, headers, body }: Seen): Promise<Seen> {
+async function call(
+  agent: http.Agent,
+  port: number,
+  { line, headers, body }: Seen,
+  more: Record<string, string> = {},
+): Promise<Seen> {
   const [method, path] = line.split(' ')
   const response = await new Promise<IncomingMessage>((resolve, reject) => {
     http
       .request(
-        { agent, host: '127.0.0.1', port, method, path, headers: { host: 'billing', ...headers } },
+        { agent, host: '127.0.0.1', port, method, path, headers: { host: 'billing', ...headers, ...more } },
         resolve,
       )
       .on('error', reject)

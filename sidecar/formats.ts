@@ -58,6 +58,7 @@ export const FORMATS = {
   name,
   logLevel,
   flag,
+  traceContext,
   headers,
   origins,
   methods: (raw: string) => each(raw.split(','), 'entry', method),
@@ -203,6 +204,11 @@ function logLevel(raw: string): LogLevel {
   const level = LOG_LEVELS.find((one) => one === raw)
   if (level) return level
   throw new Mistake(`must be one of ${LOG_LEVELS.join(', ')}`)
+}
+
+function traceContext(raw: string): 'outside' | 'inside' {
+  if (raw === 'outside' || raw === 'inside') return raw
+  throw new Mistake('must be outside or inside')
 }
 
 function flag(raw: string): boolean {

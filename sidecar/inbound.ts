@@ -34,14 +34,18 @@ import { HEADER_BYTES, openRequest, parseHeader, type Sealer, sealResponse } fro
 import type { Pairs, ReceivingMessage } from './pair/pairs.ts'
 import { Reject } from './pair/reject.ts'
 import { ReplayBrake } from './replay-brake.ts'
+import type { CallRecord } from './telemetry/call-record.ts'
+import type { Forward } from './telemetry/forward.ts'
+import type { Telemetry } from './telemetry/telemetry.ts'
 
 export interface InboundOptions {
   pairs: Pairs
   outbound: Outbound
+  telemetry: Telemetry
   token: OutboundToken
   cors: Cors
-  /** to the local app; undefined: this sidecar is for outbound calls only */
-  toApp: Send | undefined
+  /** to the local app, and its base URL; undefined: this sidecar is for outbound calls only */
+  toApp: { url: string; send: Send } | undefined
   /** forwards what was not encoded, to those routes alone */
   passThrough: ((arrival: Arrival, added: Fields) => Promise<Answer>) | undefined
   passThroughRoutes: readonly string[]
@@ -79,7 +83,7 @@ export class Inbound {
     if (token.required && field(head.fields, 'x-mte-outbound-token') !== undefined)
       return outbound.answer(arrival)
     if (head.method === 'POST' && pathname === MESSAGE_PATH) return this.#message(arrival)
-    if (head.method === 'POST' && pathname === PAIRING_PATH) return this.#pairing(arrival.request)
+    if (head.method === 'POST' && pathname === PAIRING_PATH) return this.#pairing(arrival)
     // What sidecars say to each other is not for the pages of browsers.
     const preflight = SIDECAR_PATHS.has(pathname) ? undefined : cors.preflight(head)
     if (preflight) return preflight
@@ -123,17 +127,26 @@ export class Inbound {
     return undefined
   }
 
-  async #pairing({ body }: Request): Promise<Answer> {
+  async #pairing({ request: { head, body }, caller }: Arrival): Promise<Answer> {
+    const { pairs, telemetry } = this.#options
+    const record = telemetry.call()
+    caller.watch(record)
+    record.pairing(head.fields)
     const hello = await readAtMost(body, HELLO_BYTES)
     try {
-      return octets(200, new WholeBody(await this.#options.pairs.answer(hello)))
+      const answer = await record.within(() => pairs.answer(hello, record))
+      record.answered(200, '')
+      return octets(200, new WholeBody(answer))
     } catch (error) {
-      return this.#refused(error, hello, 'pairing')
+      return this.#refused(error, hello, 'pairing', record)
     }
   }
 
   async #message({ request, caller }: Arrival): Promise<Answer> {
-    const { pairs, random, headBytesMax } = this.#options
+    const { pairs, telemetry, random, headBytesMax } = this.#options
+    const record = telemetry.call()
+    caller.watch(record)
+    record.carried(request.head.fields)
     let received: ReceivingMessage | undefined
     const message = new Decoding(request.body, new RequestDecoder(headBytesMax), {
       headerBytes: HEADER_BYTES,
@@ -142,65 +155,97 @@ export class Inbound {
         return openRequest(received, header)
       },
       authenticated: () => received!.claim(),
+      coding: record.coding('decode', 'request'),
     })
     try {
       const head = await message.head()
+      record.inbound(head, received!.peer)
       const sealer = sealResponse(received!, message.header, random(12))
-      return await this.#answered({ head, body: message }, caller, sealer)
+      return await this.#answered({ head, body: message }, caller, sealer, record)
     } catch (error) {
-      return this.#refused(error, message.header, 'message')
+      return this.#refused(error, message.header, 'message', record)
     }
   }
 
   /** Calls the app, and encodes its answer; interim responses begin the answer before it is there. */
-  async #answered(request: Request, caller: Caller, sealer: Sealer): Promise<Answer> {
+  async #answered(request: Request, caller: Caller, sealer: Sealer, record: CallRecord): Promise<Answer> {
     const progress = new Progress(caller, this.#options.headBytesMax)
-    progress.follow(this.#forwarded(request, progress))
+    const { forward, answering } = this.#forwarded(request, progress, record)
+    progress.follow(answering)
     const first = await progress.next()
+    const coding = record.coding('encode', 'response')
+    forward?.endWith(coding)
     if (Array.isArray(first)) {
       let next: Promise<ResponseHead[] | Answer> | undefined = Promise.resolve(first)
       return octets(
         200,
-        encodedInterim(() => {
-          const due = next ?? progress.next()
-          next = undefined
-          return due
-        }, sealer),
+        encodedInterim(
+          () => {
+            const due = next ?? progress.next()
+            next = undefined
+            return due
+          },
+          sealer,
+          coding,
+        ),
       )
     }
     try {
-      return octets(200, encodedResponse(first, sealer))
+      return octets(200, encodedResponse(first, sealer, coding))
     } catch (error) {
       // Its trailers cannot be passed on; nothing has been sealed.
-      return octets(200, encodedResponse(problem(asSidecarError(error)), sealer))
+      const failure = asSidecarError(error)
+      record.answered(failure.status, failure.code)
+      return octets(200, encodedResponse(problem(failure), sealer, coding))
     }
+  }
+
+  /** Calls the app. */
+  #forwarded(
+    request: Request,
+    caller: Caller,
+    record: CallRecord,
+  ): { forward?: Forward; answering: Promise<Answer> } {
+    const { toApp } = this.#options
+    if (!toApp) {
+      const why = "The peer's sidecar has no UPSTREAM: it is for outbound calls only."
+      const failure = new SidecarError('upstream-unreachable', why)
+      record.answered(failure.status, failure.code)
+      return { answering: Promise.resolve(problem(failure)) }
+    }
+    const forward = record.forward({ url: toApp.url })
+    return { forward, answering: this.#appAnswer(toApp.send, request, caller, record, forward) }
   }
 
   /**
    * The app's answer, or the problem that there is none.
    * @throws SidecarError when the message or its caller is to blame
    */
-  async #forwarded({ head, body }: Request, caller: Caller): Promise<Answer> {
-    const { toApp, headers, headBytesMax } = this.#options
+  async #appAnswer(
+    toApp: Send,
+    { head, body }: Request,
+    caller: Caller,
+    record: CallRecord,
+    forward: Forward,
+  ): Promise<Answer> {
+    const { headers, headBytesMax } = this.#options
     const attempt = new Attempt(caller)
     try {
-      if (!toApp)
-        throw new SidecarError(
-          'upstream-unreachable',
-          "The peer's sidecar has no UPSTREAM: it is for outbound calls only.",
-        )
+      const fields = added(record.fieldsInside(head.fields, forward), headers)
       const limited = new LimitedBody(body, head.fields, this.#options, {
         withoutTrailer: () => false,
         refusal: headProblem,
       })
-      const answer = await toApp(
-        { head: { ...head, fields: added(head.fields, headers) }, body: limited },
-        attempt,
-      )
-      return this.#checked(answer, headBytesMax)
+      const answer = await toApp({ head: { ...head, fields }, body: limited }, attempt)
+      forward.answered(answer.head.status, answer.socket)
+      const checked = this.#checked(answer, headBytesMax)
+      record.answered(checked.head.status, '')
+      return checked
     } catch (error) {
       const failure = upstreamFailure(error)
       attempt.abandon(failure)
+      record.answered(failure.status, failure.code)
+      forward.end(failure.code)
       if (failure.status === 0 || failure.code === 'internal-error' || failure.cause instanceof Reject)
         throw failure
       return problem(failure)
@@ -220,11 +265,21 @@ export class Inbound {
   }
 
   /** The record that tells a reject; whatever else went wrong is thrown on. */
-  async #refused(error: unknown, bytes: Buffer, kind: 'message' | 'pairing'): Promise<Answer> {
+  async #refused(
+    error: unknown,
+    bytes: Buffer,
+    kind: 'message' | 'pairing',
+    record: CallRecord,
+  ): Promise<Answer> {
     const reject = error instanceof SidecarError ? error.cause : error
-    if (!(reject instanceof Reject)) throw error
+    if (!(reject instanceof Reject)) {
+      const { status, code } = asSidecarError(error)
+      record.answered(status, code)
+      throw error
+    }
     if (reject.code === 'replayed') await this.#brake.take()
     const { status, body } = await this.#options.pairs.rejectRecord(reject, bytes, kind)
+    record.refused(reject.code, status)
     return octets(status, new WholeBody(body))
   }
 }

@@ -1,8 +1,6 @@
 /** The command line. */
-// By this path it is found from dist/ too.
-import '../sidecar/node-version.js'
+import './node-version.js'
 import { randomBytes } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import { Command, CommanderError, type Help } from 'commander'
 import { ADMIN_DEADLINE_MS, AdminClient, AdminError } from './admin-client.ts'
 import { ConfigError, loadAdminAddress, loadConfig } from './config.ts'
@@ -10,6 +8,7 @@ import { baseUrl, Mistake } from './formats.ts'
 import { pairTable } from './pair-table.ts'
 import { printable } from './printable.ts'
 import { VARIABLES } from './variables.ts'
+import { VERSION } from './version.ts'
 
 const STATUS = { ok: 0, failure: 1, usage: 64, configuration: 78 } as const
 const SECRET_BYTES = 32
@@ -20,10 +19,7 @@ const program = new Command('mte-sidecar')
     'A proxy beside your application that encrypts its HTTP calls end to end, from sidecar to sidecar. ' +
       'Everything is configured by environment variables: see "mte-sidecar run --help".',
   )
-  .version(
-    (JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string })
-      .version,
-  )
+  .version(VERSION)
   .usage('[command]')
   .helpCommand(false)
   .configureHelp({ helpWidth: HELP_WIDTH })
@@ -58,13 +54,23 @@ program
   .description(
     'Shows one call between two apps through two sidecars as each side sees it and as the network sees it, times ten thousand more, and leaves. Needs no configuration.',
   )
+  .option(
+    '--traces',
+    'show the call as a trace too: as a tree here, and in a Jaeger that runs until Ctrl-C, where JAEGER_BIN or docker gives one',
+  )
   .addHelpText(
     'after',
-    '\nExit status: 0 if all was as it should be, 1 if not.\n\nExample:\n  mte-sidecar demo',
+    `
+With --traces, JAEGER_BIN names the program of Jaeger (2, or all-in-one of 1). Without it docker runs one, if docker
+is there. With OTEL_EXPORTER_OTLP_ENDPOINT the trace is sent there instead, and nothing is started.
+Exit status: 0 if all was as it should be, 1 if not.
+
+Example:
+  mte-sidecar demo --traces`,
   )
-  .action(async () => {
+  .action(async ({ traces = false }: { traces?: boolean }) => {
     const { runDemo } = await import('./demo.ts')
-    leave((await runDemo()) ? 'ok' : 'failure')
+    leave((await runDemo({ traces })) ? 'ok' : 'failure')
   })
 
 program

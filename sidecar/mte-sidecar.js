@@ -4,4 +4,4 @@ import { existsSync } from 'node:fs'
 
 // A checkout runs as it is; a published package holds what was compiled, as Node strips no types there.
 const source = new URL('./main.ts', import.meta.url)
-import(existsSync(source) ? source.href : new URL('../dist/main.js', import.meta.url).href)
+import(existsSync(source) ? source.href : new URL('../dist/sidecar/main.js', import.meta.url).href)

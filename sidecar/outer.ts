@@ -12,6 +12,11 @@ export const OUTER_FIELDS: Fields = [
   'no-store, no-transform',
 ]
 
+/** A head with more fields, which the network may see. */
+export function withMore(head: RequestHead, fields: Fields): RequestHead {
+  return fields.length === 0 ? head : { ...head, fields: [...head.fields, ...fields] }
+}
+
 /** The head of a request to a peer's sidecar. */
 export function outerHead(path: string): RequestHead {
   return { method: 'POST', scheme: 'http', authority: '', path, fields: OUTER_FIELDS }

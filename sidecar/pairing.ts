@@ -1,19 +1,22 @@
 /** Pairing as this sidecar does it: over its client for peers, and with what it tells an app that has to wait in vain. */
 import { randomBytes } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import { Attempt, WholeBody } from './call.ts'
+import { Attempt, type Fields, WholeBody } from './call.ts'
 import type { Config } from './config.ts'
-import { SidecarError } from './errors.ts'
+import { asSidecarError, SidecarError } from './errors.ts'
 import { readAtMost } from './http/body-limits.ts'
 import type { PeerClient } from './http/peer-client.ts'
 import { SendError } from './http/send-error.ts'
 import type { Logger } from './log.ts'
-import { outerHead, PAIRING_PATH } from './outer.ts'
+import { outerHead, PAIRING_PATH, withMore } from './outer.ts'
 import type { Identity } from './pair/handshake.ts'
 import { type CarriedAnswer, PairingError } from './pair/initiating.ts'
-import { type PairEvent, Pairs } from './pair/pairs.ts'
+import { type Pairing, Pairs } from './pair/pairs.ts'
+import { Reject } from './pair/reject.ts'
 import { meshSecret } from './pair/secrets.ts'
 import { type PairStore, StoreUnavailableError } from './pair/store.ts'
+import type { CallRecord } from './telemetry/call-record.ts'
+import type { Telemetry } from './telemetry/telemetry.ts'
 
 const PAIRING_HEAD = outerHead(PAIRING_PATH)
 /** More than any answer to a pairing. */
@@ -25,6 +28,16 @@ export async function identityOf(config: Pick<Config, 'name' | 'clientIdSecrets'
   return { name, secrets: await Promise.all(clientIdSecrets.map((secret) => meshSecret(secret, name))) }
 }
 
+/** A pairing that was made, or that failed. */
+export interface PairingEvent {
+  role: Pairing['role']
+  /** base URL of the responder's sidecar, or what the initiator calls itself; empty as long as that is not proven */
+  peer: string
+  failure?: { error: unknown }
+  /** of the call that needed it, for the log */
+  ids: object
+}
+
 /** The pairs of a sidecar, which makes them over its client for peers. */
 export function createPairs(parts: {
   identity: Identity
@@ -32,12 +45,22 @@ export function createPairs(parts: {
   client: Pick<PeerClient, 'send'>
   responseTimeoutMs: number
   clockMs(): number
-  onEvent(event: PairEvent): void
+  /** causes of pairings are records of calls */
+  telemetry?: Telemetry
+  onEvent?(event: PairingEvent): void
 }): Pairs {
-  const { client, responseTimeoutMs, ...rest } = parts
+  const { client, responseTimeoutMs, telemetry, onEvent, ...rest } = parts
   return new Pairs({
     ...rest,
-    carry: (peer, hello) => carry(client, peer, hello, responseTimeoutMs),
+    carry: (peer, hello) => carry(client, telemetry, peer, hello, responseTimeoutMs),
+    onPairing: ({ role, url, cause }) => {
+      const record = cause as CallRecord | undefined
+      const handshake = telemetry?.handshake(record, url)
+      return (name, failure) => {
+        handshake?.ended(name, failure ? errorType(failure.error, url) : '')
+        onEvent?.({ role, peer: url ?? name, ids: record?.ids ?? {}, ...(failure ? { failure } : {}) })
+      }
+    },
     mayPass: (error) => error instanceof SendError && !error.timedOut && !isNoHttp(error.cause),
     delay: (ms) => delay(ms),
     random: randomBytes,
@@ -65,6 +88,13 @@ export function pairingProblem(error: unknown, url: string): unknown {
   return new SidecarError(code, `${url}: ${error.message}`, { cause: error })
 }
 
+/** What traces and metrics call the reason why there is no pair. */
+function errorType(error: unknown, url = ''): string {
+  if (error instanceof Reject)
+    return error.code === 'state_unavailable' ? 'state-unavailable' : 'pairing-refused'
+  return asSidecarError(pairingProblem(error, url)).code
+}
+
 /** Is it a failure of node:http's parser? */
 function isNoHttp(cause: unknown): boolean {
   return (cause as NodeJS.ErrnoException | undefined)?.code?.startsWith('HPE_') ?? false
@@ -80,12 +110,35 @@ const CODES = {
 /** Posts a pairing message; many calls may wait for it, so that one of them goes away does not end it. */
 async function carry(
   client: Pick<PeerClient, 'send'>,
+  telemetry: Telemetry | undefined,
   peer: string,
   hello: Buffer,
   answerTimeoutMs: number,
 ): Promise<CarriedAnswer> {
+  const handshake = telemetry?.handshakeWith(peer)
+  const forward = handshake?.forward(peer)
+  const fields = forward ? handshake!.fieldsOutside(forward) : []
+  try {
+    const answer = await post(client, peer, hello, fields, answerTimeoutMs)
+    forward?.answered(answer.status)
+    forward?.end('')
+    return answer
+  } catch (error) {
+    forward?.end(errorType(error, peer))
+    throw error
+  }
+}
+
+async function post(
+  client: Pick<PeerClient, 'send'>,
+  peer: string,
+  hello: Buffer,
+  fields: Fields,
+  answerTimeoutMs: number,
+): Promise<CarriedAnswer> {
   const attempt = new Attempt()
-  const { head, body } = await client.send(peer, { head: PAIRING_HEAD, body: new WholeBody(hello) }, attempt)
+  const request = { head: withMore(PAIRING_HEAD, fields), body: new WholeBody(hello) }
+  const { head, body } = await client.send(peer, request, attempt)
   const late = new SendError('response-timeout', true)
   const timer = setTimeout(
     () => attempt.abandon(new SidecarError('idle-timeout', late.message)),
@@ -108,15 +161,15 @@ const LOGGED_AGAIN_MS = 60_000
 const LOGGED_MAX = 1000
 
 /** Logs pairings: each that was made, and of those that fail for the same reason with the same peer one a minute. */
-export function pairingLog(log: Logger, clockMs: () => number): (event: PairEvent) => void {
+export function pairingLog(log: Logger, clockMs: () => number): (event: PairingEvent) => void {
   const logged = new Map<string, number>()
-  return ({ role, peer, error }) => {
-    if (error === undefined) return log.info({ role, peer }, 'paired')
-    const reason = error instanceof Error ? error.message : 'unknown'
+  return ({ role, peer, failure, ids }) => {
+    if (!failure) return log.info({ role, peer, ...ids }, 'paired')
+    const reason = failure.error instanceof Error ? failure.error.message : 'unknown'
     const key = `${role} ${peer} ${reason}`
     if ((logged.get(key) ?? Number.NEGATIVE_INFINITY) + LOGGED_AGAIN_MS > clockMs()) return
     if (logged.size >= LOGGED_MAX) logged.clear()
     logged.set(key, clockMs())
-    log.warn({ role, peer, reason }, 'could not pair')
+    log.warn({ role, peer, reason, ...ids }, 'could not pair')
   }
 }

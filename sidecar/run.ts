@@ -1,11 +1,21 @@
 /** The sidecar as a process: what it does with signals, and with errors that nothing else caught. */
 import { setTimeout as delay } from 'node:timers/promises'
-import { type App, startApp } from './app.ts'
+import type { Sdk } from '../otel/register.ts'
+import type { App } from './app.ts'
 import type { Config } from './config.ts'
 import { createLogger, type Logger } from './log.ts'
+import { Metrics } from './telemetry/metrics.ts'
+import { VERSION } from './version.ts'
 
 /** A SIGINT that comes so soon after the first is the same one, in ms. */
 const SAME_SIGINT_MS = 500
+/** For what is left of traces and metrics, when all else has stopped, in ms. */
+const LAST_EXPORT_MS = 1500
+
+interface Running {
+  app: App
+  sdk: Sdk | undefined
+}
 
 /**
  * Runs a sidecar until a signal, and then ends the process: with 0 once open requests are answered or their time is
@@ -19,7 +29,7 @@ export async function run(config: Config, warnings: readonly string[]): Promise<
     log.error({ err: error }, 'the sidecar failed and stops')
     process.exit(1)
   })
-  const starting = startApp(config, log)
+  const starting = start(config, log)
   stopOnSignal(starting, config.drainMs, log)
   try {
     await starting
@@ -31,6 +41,24 @@ export async function run(config: Config, warnings: readonly string[]): Promise<
   }
 }
 
+async function start(config: Config, log: Logger): Promise<Running> {
+  const metrics = new Metrics()
+  const sdk = await startSdk(config, log, metrics)
+  // Not before: the SDK has to be there when ioredis is imported.
+  const { startApp } = await import('./app.ts')
+  if (!sdk) return { app: await startApp(config, log, metrics), sdk }
+  const to = config.otel.traces ?? config.otel.metrics
+  const host = to?.exporter === 'otlp' ? to.endpoint : to?.exporter
+  return { app: await startApp(config, log, metrics, { ...sdk, host }), sdk }
+}
+
+/** OpenTelemetry's SDK, which is not even loaded where nothing is exported. */
+async function startSdk({ name, otel }: Config, log: Logger, metrics: Metrics): Promise<Sdk | undefined> {
+  if (!otel.traces && !otel.metrics) return undefined
+  const { startSdk } = await import('../otel/register.ts')
+  return startSdk({ name, version: VERSION, log, families: () => metrics.families() })
+}
+
 /** What this Node cannot do as it should. */
 export function runtimeDoubts({ node, uv }: { node: string; uv: string }): string[] {
   const [major = 0, minor = 0] = uv.split('.').map(Number)
@@ -40,20 +68,21 @@ export function runtimeDoubts({ node, uv }: { node: string; uv: string }): strin
   return [`Node ${node} ${what}: use 24.16 or newer`]
 }
 
-function stopOnSignal(starting: Promise<App>, drainMs: number, log: Logger): void {
+function stopOnSignal(starting: Promise<Running>, drainMs: number, log: Logger): void {
   let stoppedAtMs = Number.NEGATIVE_INFINITY
   const stop = async (signal: NodeJS.Signals) => {
     // Ctrl-C comes twice under npm: from the terminal, and passed on.
     if (signal === 'SIGINT' && performance.now() - stoppedAtMs < SAME_SIGINT_MS) return
     if (stoppedAtMs > Number.NEGATIVE_INFINITY) process.exit(1)
     stoppedAtMs = performance.now()
-    const app = await starting
+    const { app, sdk } = await starting
     log.info({ signal }, 'draining')
     const drained = app.drain().then(() => true)
     if (!(await Promise.race([drained, delay(drainMs, false)]))) {
       log.warn('DRAIN_SECONDS are over: requests that are still open are reset')
     }
     await app.close()
+    await sdk?.shutdown(LAST_EXPORT_MS)
     log.info('stopped')
     process.exit(0)
   }

@@ -78,7 +78,11 @@ export const VARIABLES = {
     "where peers' sidecars reach this one, on all addresses; 0 takes a free port",
   ),
   OUTBOUND_PORT: variable('portOrOff', '8081', "for the app's outbound calls, on loopback; off closes it"),
-  ADMIN_PORT: variable('port', '8082', '/livez, /readyz, and from this machine /pairs; on ADMIN_HOST'),
+  ADMIN_PORT: variable(
+    'port',
+    '8082',
+    '/livez, /readyz, /metrics, and from this machine the status page at / and /pairs; on ADMIN_HOST',
+  ),
   ADMIN_HOST: variable('listenHost', '127.0.0.1', 'IP address or host name'),
   NAME: variable(
     'name',
@@ -87,6 +91,21 @@ export const VARIABLES = {
   ),
   LOG_LEVEL: variable('logLevel', 'info', 'fatal, error, warn, info, debug, trace or silent'),
   DEBUG: variable('flag', 'false', 'true is LOG_LEVEL=debug'),
+  ACCESS_LOG: variable(
+    'flag',
+    'false',
+    'true logs one line a call at level info: peer, status, sizes and times; never path, headers or body',
+  ),
+  TRACE_CONTEXT: variable(
+    'traceContext',
+    'outside',
+    'outside lets the network see traceparent, so that the proxies of a mesh can join the trace; inside hides it in the message; traces and metrics are exported once OTEL_EXPORTER_OTLP_ENDPOINT is set, and all standard OTEL_ variables count',
+  ),
+  JAEGER_UI_URL: variable(
+    'baseUrl',
+    null,
+    'base URL at which people open Jaeger: the status page then links to the traces of each peer',
+  ),
   HEADERS: variable(
     'headers',
     null,

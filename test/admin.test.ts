@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import http from 'node:http'
 import os from 'node:os'
 import type { PairSummary } from '../sidecar/pair/store.ts'
+import type { Status } from '../sidecar/status.ts'
 import { type CallAnswer, call, once } from './support/call.ts'
 import { type Pair, type Sidecar, startPair, startSidecar, unusedPort } from './support/sidecars.ts'
 import { suite } from './support/suite.ts'
@@ -49,9 +50,17 @@ test('it has nothing else', async () => {
     ['GET', '/pairs/'],
     ['POST', '/pairs'],
     ['DELETE', '/pairs/?peer=orders'],
+    ['POST', '/'],
+    ['GET', '/status/'],
+    ['POST', '/status'],
+    ['DELETE', '/metrics'],
+    ['GET', '/favicon.ico'],
     ['GET', '/api/mte-echo'],
   ] as const) {
-    assert.equal((await ask(pair.orders, method, path)).code, 'not-found', `${method} ${path}`)
+    const { code, text } = await ask(pair.orders, method, path)
+    assert.equal(code, 'not-found', `${method} ${path}`)
+    const ways = [...JSON.parse(text).detail.matchAll(/(?<= )\/[a-z]*/g)].map(String)
+    assert.deepEqual(ways.sort(), ['/', '/livez', '/metrics', '/pairs', '/readyz', '/status'])
   }
 })
 
@@ -105,7 +114,60 @@ test('it forgets nothing where not one peer is named', async () => {
   assert.equal((await pairsOf(pair.orders)).length, count)
 })
 
-test('a page of a site gets no pairs, and cannot have them forgotten', async () => {
+test('it gives metrics at any name, in the format that is asked for', async () => {
+  await call(pair.orders.port('outbound'))
+  for (const [accept, type] of [
+    ['*/*', 'text/plain'],
+    ['application/openmetrics-text;version=1.0.0', 'application/openmetrics-text'],
+  ] as const) {
+    const { status, headers, text } = await call(pair.orders.port('admin'), {
+      path: '/metrics',
+      headers: { host: 'orders.internal:8082', accept },
+    })
+    assert.equal(status, 200)
+    assert.equal(headers['content-type']!.split(';')[0], type)
+    assert.match(text, /^http_server_request_duration_seconds_count\{.*\} [1-9]/m)
+  }
+})
+
+test('it tells its status in JSON', async () => {
+  await call(pair.orders.port('outbound'))
+  const status: Status = JSON.parse((await ask(pair.orders, 'GET', '/status')).text)
+  const { name, store, notReady, degraded, peers, pairs } = status
+  assert.deepEqual(
+    { name, store, notReady, degraded },
+    { name: 'orders', store: 'memory', notReady: [], degraded: [] },
+  )
+  assert.deepEqual(
+    status.listening.map(({ role, port }) => [role, port]),
+    (['inbound', 'outbound', 'admin'] as const).map((role) => [role, pair.orders.port(role)]),
+  )
+  const [{ peer, direction, state, calls }] = peers as [Status['peers'][number]]
+  assert.deepEqual([peer, direction, state], [pair.billing.url, 'outbound', 'ok'])
+  assert.ok(calls > 0)
+  assert.equal(pairs?.length, 1)
+})
+
+test('the status page may do nothing but show itself', async () => {
+  const { status, headers } = await ask(pair.orders, 'GET', '/')
+  assert.equal(status, 200)
+  const policy = headers['content-security-policy'] as string
+  assert.match(policy, /^default-src 'none'; script-src 'sha256-[^ ']+'; style-src 'sha256-[^ ']+';/)
+  for (const rule of [
+    "connect-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+  ])
+    assert.ok(policy.includes(rule), rule)
+  const { 'content-type': type, 'x-content-type-options': options, 'referrer-policy': referrer } = headers
+  assert.deepEqual(
+    [type, options, referrer, headers['cache-control']],
+    ['text/html; charset=utf-8', 'nosniff', 'no-referrer', 'no-store'],
+  )
+})
+
+test('a page of a site learns nothing of pairs and status, and cannot have pairs forgotten', async () => {
   await call(pair.orders.port('outbound'))
   const peer = encodeURIComponent(pair.billing.url)
   for (const host of [
@@ -115,7 +177,8 @@ test('a page of a site gets no pairs, and cannot have them forgotten', async () 
     '127.0.0.1.evil.example',
     '',
   ]) {
-    assert.equal((await ask(pair.orders, 'GET', '/pairs', host)).code, 'not-found', host)
+    for (const path of ['/pairs', '/status', '/'])
+      assert.equal((await ask(pair.orders, 'GET', path, host)).code, 'not-found', `${host} ${path}`)
     assert.equal((await ask(pair.orders, 'DELETE', `/pairs?peer=${peer}`, host)).code, 'not-found', host)
   }
   const preflight = await call(pair.orders.port('admin'), {
@@ -129,12 +192,13 @@ test('a page of a site gets no pairs, and cannot have them forgotten', async () 
     [],
   )
   for (const host of ['LOCALHOST', 'localhost:8082', '127.0.0.1:8082', '[::1]', '[::1]:8082', '10.0.0.1'])
-    assert.equal((await ask(pair.orders, 'GET', '/pairs', host)).status, 200, host)
+    for (const path of ['/pairs', '/status', '/'])
+      assert.equal((await ask(pair.orders, 'GET', path, host)).status, 200, `${host} ${path}`)
   assert.ok((await pairsOf(pair.orders)).length > 0)
 })
 
 for (const address of outsideAddresses()) {
-  test(`at ${address} it has no more than a probe needs`, async () => {
+  test(`at ${address} it has no more than probes and scrapers need`, async () => {
     const exposed = await startSidecar({ ADMIN_HOST: '0.0.0.0' })
     const statusOf = async (host: string, path: string, method = 'GET') => {
       const request = http.request({ host, port: exposed.port('admin'), path, method, agent: false }).end()
@@ -142,12 +206,12 @@ for (const address of outsideAddresses()) {
       response.resume()
       return response.statusCode
     }
-    for (const path of ['/livez', '/readyz']) assert.equal(await statusOf(address, path), 200)
+    for (const path of ['/livez', '/readyz', '/metrics']) assert.equal(await statusOf(address, path), 200)
     for (const [host, status] of [
       [address, 404],
       ['127.0.0.1', 200],
     ] as const) {
-      assert.equal(await statusOf(host, '/pairs'), status)
+      for (const path of ['/pairs', '/status', '/']) assert.equal(await statusOf(host, path), status, path)
       assert.equal(await statusOf(host, '/pairs?peer=nobody', 'DELETE'), status)
     }
     await exposed.close()

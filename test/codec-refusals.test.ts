@@ -5,6 +5,7 @@ import { Decoding, encodedRequest } from '../sidecar/codec.ts'
 import { RequestDecoder } from '../sidecar/http/bhttp.ts'
 import { HEADER_BYTES, openRequest } from '../sidecar/pair/message.ts'
 import { Reject } from '../sidecar/pair/reject.ts'
+import { Coding } from '../sidecar/telemetry/coding.ts'
 import {
   decoded,
   decodingRequest,
@@ -22,6 +23,7 @@ import {
 import { Pieces, readAll } from './support/pieces.ts'
 import { suite } from './support/suite.ts'
 
+const CODING = new Coding('encode', 'request')
 const test = suite('codec refusals')
 const TAG_BYTES = 16
 
@@ -113,6 +115,7 @@ test('a message authenticates once, with its first chunk and before anything is 
       },
       {
         headerBytes: HEADER_BYTES,
+        coding: CODING,
         open: (header) => openRequest(MESSAGE, header),
         async authenticated() {
           events.push('authenticated')
@@ -186,6 +189,7 @@ test('what opening the message throws is thrown', async () => {
   const [message] = (await encodedPieces(NO_BODY)) as [Buffer]
   const decoding = new Decoding(new Pieces([message]), new RequestDecoder(HEAD_BYTES_MAX), {
     headerBytes: HEADER_BYTES,
+    coding: CODING,
     open: async () => {
       throw new Reject('unknown_pair')
     },
@@ -223,9 +227,11 @@ test('a chunk that is empty and not the final one is refused', async () => {
 test('a body that is not as long as it was announced is refused', async () => {
   const head = { ...REQUEST, fields: ['content-length', '4'] }
   for (const body of ['one', 'three']) {
-    const whole = decodingRequest(encodedRequest(head, new WholeBody(Buffer.from(body)), requestSealer()))
+    const whole = decodingRequest(
+      encodedRequest(head, new WholeBody(Buffer.from(body)), requestSealer(), CODING),
+    )
     await assert.rejects(whole.head(), isReject('malformed'))
-    const streamed = decodingRequest(encodedRequest(head, new Pieces([body]), requestSealer()))
+    const streamed = decodingRequest(encodedRequest(head, new Pieces([body]), requestSealer(), CODING))
     await streamed.head()
     await assert.rejects(readAll(streamed), isTruncated)
   }

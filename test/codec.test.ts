@@ -7,6 +7,7 @@ import { Decoding, encodedInterim, encodedRequest, encodedResponse } from '../si
 import { SidecarError } from '../sidecar/errors.ts'
 import { ResponseDecoder } from '../sidecar/http/bhttp.ts'
 import { HEADER_BYTES, openResponse, RESPONSE_HEADER_BYTES, sealRequest } from '../sidecar/pair/message.ts'
+import { Coding } from '../sidecar/telemetry/coding.ts'
 import { runs } from './support/fuzz.ts'
 import {
   decoded,
@@ -26,6 +27,7 @@ import {
 import { Pieces, readAll } from './support/pieces.ts'
 import { suite } from './support/suite.ts'
 
+const CODING = new Coding('encode', 'request')
 const test = suite('codec')
 
 test('a request that is at hand is one chunk, and comes out as it went in', async () => {
@@ -35,7 +37,12 @@ test('a request that is at hand is one chunk, and comes out as it went in', asyn
     ['x'.repeat(60_000), []],
     ['body', ['t', '1']],
   ] as [string, Fields][]) {
-    const encoded = encodedRequest(REQUEST, new WholeBody(Buffer.from(body), trailers), requestSealer())
+    const encoded = encodedRequest(
+      REQUEST,
+      new WholeBody(Buffer.from(body), trailers),
+      requestSealer(),
+      CODING,
+    )
     const pieces = await readAll(encoded)
     assert.equal(pieces.length, 1)
     // The header, the length 0 of a final chunk, and that.
@@ -46,7 +53,7 @@ test('a request that is at hand is one chunk, and comes out as it went in', asyn
 
 test('a response that is at hand is one chunk, and comes out as it went in', async () => {
   const body = new WholeBody(Buffer.from('body'), ['t', '1'])
-  const pieces = await readAll(encodedResponse({ head: RESPONSE, body }, responseSealer()))
+  const pieces = await readAll(encodedResponse({ head: RESPONSE, body }, responseSealer(), CODING))
   assert.equal(pieces.length, 1)
   assert.equal(pieces[0]![RESPONSE_HEADER_BYTES], 0)
   assert.deepEqual(await decoded(decodingResponse(new Pieces(pieces))), {
@@ -69,7 +76,7 @@ test('a call without a body is the bytes of relay1, and its response is read', a
       chunkBytesMax: 65536,
     }
     const head = { method: 'GET', scheme: 'https', authority: 'example.com', path: '/', fields: [] }
-    const request = encodedRequest(head, NO_BODY, sealRequest(message, hex(vector.req_iv)).sealer)
+    const request = encodedRequest(head, NO_BODY, sealRequest(message, hex(vector.req_iv)).sealer, CODING)
     assert.deepEqual(await readAll(request), [hex(vector.message)], vector.name)
     const response = new Decoding(
       new Pieces([hex(vector.response)]),
@@ -77,6 +84,7 @@ test('a call without a body is the bytes of relay1, and its response is read', a
       {
         headerBytes: RESPONSE_HEADER_BYTES,
         open: (header) => openResponse(message, hex(vector.header), header),
+        coding: CODING,
       },
     )
     assert.deepEqual(await decoded(response), { head: { status: 200, fields: [] }, body: '', trailers: [] })
@@ -86,7 +94,12 @@ test('a call without a body is the bytes of relay1, and its response is read', a
 test('a body of 64 KiB that is at hand takes the chunks that it needs', async () => {
   const body = Buffer.alloc(65536, 'x')
   for (const chunkBytesMax of [65536, 1024]) {
-    const encoded = encodedRequest(REQUEST, new WholeBody(body), requestSealer({ ...MESSAGE, chunkBytesMax }))
+    const encoded = encodedRequest(
+      REQUEST,
+      new WholeBody(body),
+      requestSealer({ ...MESSAGE, chunkBytesMax }),
+      CODING,
+    )
     const message = await decoded(decodingRequest(encoded))
     assert.equal(message.body, body.toString())
   }
@@ -94,7 +107,7 @@ test('a body of 64 KiB that is at hand takes the chunks that it needs', async ()
 
 test('a stream is a chunk for its head, one for each piece as it comes, and one for its end', async () => {
   const source = new Pieces(['one', 'two'], ['t', '1'])
-  const encoded = encodedRequest(REQUEST, source, requestSealer())
+  const encoded = encodedRequest(REQUEST, source, requestSealer(), CODING)
   const decoding = decodingRequest(encoded)
   assert.deepEqual(await decoding.head(), REQUEST)
   assert.equal(source.reads, 0)
@@ -113,7 +126,7 @@ test('a stream is a chunk for its head, one for each piece as it comes, and one 
 test('a stream of a response likewise', async () => {
   const source = new Pieces(['one', Buffer.alloc(200_000, 'x')], ['t', '1'])
   const message = await decoded(
-    decodingResponse(encodedResponse({ head: RESPONSE, body: source }, responseSealer())),
+    decodingResponse(encodedResponse({ head: RESPONSE, body: source }, responseSealer(), CODING)),
   )
   assert.deepEqual(message, { head: RESPONSE, body: `one${'x'.repeat(200_000)}`, trailers: ['t', '1'] })
 })
@@ -121,14 +134,14 @@ test('a stream of a response likewise', async () => {
 test('an empty piece does not end a body', async () => {
   const source = new Pieces(['', 'one', '', '', 'two', ''])
   assert.equal(
-    (await decoded(decodingRequest(encodedRequest(REQUEST, source, requestSealer())))).body,
+    (await decoded(decodingRequest(encodedRequest(REQUEST, source, requestSealer(), CODING)))).body,
     'onetwo',
   )
 })
 
 test('nothing is read of a body before somebody asks for it', async () => {
   const source = new Pieces(['one', 'two'])
-  const encoded = encodedRequest(REQUEST, source, requestSealer())
+  const encoded = encodedRequest(REQUEST, source, requestSealer(), CODING)
   await encoded.read()
   assert.equal(source.reads, 0)
   await encoded.read()
@@ -149,6 +162,7 @@ test('a body that fails makes a message that fails, and never one that ends', as
     const encoded = encodedResponse(
       { head: RESPONSE, body: new Pieces([...before, failure]) },
       responseSealer(),
+      CODING,
     )
     const decoding = decodingResponse(encoded)
     await decoding.head()
@@ -166,7 +180,7 @@ test('interim responses come out before the answer, and the first before the ans
     () => final.promise,
   ]
   const told: number[] = []
-  const decoding = decodingResponse(encodedInterim(() => steps.shift()!(), responseSealer()))
+  const decoding = decodingResponse(encodedInterim(() => steps.shift()!(), responseSealer(), CODING))
   const head = decoding.head(({ status }) => {
     told.push(status)
     if (told.length === 3) final.resolve({ head: RESPONSE, body: new Pieces(['body'], ['t', '1']) })
@@ -182,7 +196,7 @@ test('an answer without a body follows interim responses too', async () => {
     [{ status: 103, fields: [] }],
     { head: { status: 204, fields: [] }, body: NO_BODY },
   ]
-  const encoded = encodedInterim(async () => steps.shift()!, responseSealer())
+  const encoded = encodedInterim(async () => steps.shift()!, responseSealer(), CODING)
   assert.deepEqual(await decoded(decodingResponse(encoded)), {
     head: { status: 204, fields: [] },
     body: '',
@@ -197,7 +211,7 @@ test('an answer that fails after an interim response fails the message', async (
     if (asked++ > 0) throw failure
     return [{ status: 103, fields: [] }]
   }
-  await assert.rejects(decodingResponse(encodedInterim(next, responseSealer())).head(), failure)
+  await assert.rejects(decodingResponse(encodedInterim(next, responseSealer(), CODING)).head(), failure)
 })
 
 test('a message is the same however its bytes are cut', async () => {
@@ -244,7 +258,7 @@ test('an answer to HEAD and a 304 keep the length that they announce', async () 
     ['GET', 304],
   ] as const) {
     const head = { status, fields: ['content-length', '1000'] }
-    const encoded = encodedResponse({ head, body: NO_BODY }, responseSealer())
+    const encoded = encodedResponse({ head, body: NO_BODY }, responseSealer(), CODING)
     assert.deepEqual(await decoded(decodingResponse(encoded, method)), { head, body: '', trailers: [] })
   }
 })

@@ -81,6 +81,10 @@ test('the defaults are those that are documented, and hold no secret', () => {
     outboundPort: 8081,
     adminPort: 8082,
     adminHost: '127.0.0.1',
+    accessLog: false,
+    traceContext: 'outside',
+    jaegerUiUrl: undefined,
+    otel: { traces: undefined, metrics: undefined, mistakes: [] },
     logLevel: 'info',
     headers: [],
     corsOrigins: [],
@@ -364,8 +368,7 @@ test('the ordinary variables of shells, containers, pods and other tools are not
     REDIS_HOST REDIS_PORT REDIS_PORT_6379_TCP REDIS_SERVICE_HOST REDIS_PASSWORD BILLING_PORT BILLING_SERVICE_HOST SERVICE_NAME
     UPSTREAM_PORT UPSTREAM_SERVICE_HOST PEERS_SERVICE_PORT ADMIN_SERVICE_HOST ADMIN_PASSWORD ADMIN_TOKEN ADMIN_EMAIL
     CLIENT_ID DATABASE_URL PGHOST PGPORT PGCONNECT_TIMEOUT AWS_REGION AWS_CONTAINER_CREDENTIALS_RELATIVE_URI STREAM
-    LOG_FORMAT LOG_FILE TRACE_CONTEXT OTEL_SERVICE_NAME OTEL_EXPORTER_OTLP_ENDPOINT OTEL_EXPORTER_OTLP_HEADERS OTEL_LOG_LEVEL
-    OTEL_TRACES_EXPORTER OTEL_RESOURCE_ATTRIBUTES npm_package_name npm_config_user_agent npm_lifecycle_event INIT_CWD COLOR
+    LOG_FORMAT LOG_FILE OTEL_SERVICE_NAME OTEL_RESOURCE_ATTRIBUTES OTEL_PROPAGATORS TRACE_ID npm_package_name npm_config_user_agent npm_lifecycle_event INIT_CWD COLOR
     INVOCATION_ID JOURNAL_STREAM NOTIFY_SOCKET SYSTEMD_EXEC_PID LISTEN_FDS XDG_RUNTIME_DIR SSH_CONNECTION _ container`
   const env = Object.fromEntries(
     ordinary
@@ -374,6 +377,26 @@ test('the ordinary variables of shells, containers, pods and other tools are not
       .map((name) => [name, 'x']),
   )
   assert.deepEqual(warningsOf(env), [])
+})
+
+test('mistakes in the variables of OpenTelemetry are told with the others', () => {
+  const env = { ...needed, PORT: 'x', TRACE_CONTEXT: 'hidden', OTEL_EXPORTER_OTLP_ENDPOINT: 'collector:4318' }
+  assert.throws(() => loadConfig(env), {
+    mistakes: [
+      'PORT: must be a port from 0 to 65535',
+      'TRACE_CONTEXT: must be outside or inside',
+      'OTEL_EXPORTER_OTLP_ENDPOINT: must begin with http:// or https://',
+    ],
+  })
+})
+
+test('what is exported is read', () => {
+  const { config } = loadConfig({
+    ...needed,
+    OTEL_EXPORTER_OTLP_ENDPOINT: 'http://user:secret@collector:4318',
+  })
+  assert.equal(config.otel.traces?.endpoint, 'http://collector:4318')
+  assert.equal(config.otel.metrics?.endpoint, 'http://collector:4318')
 })
 
 test('where the admin port is can be read whatever the rest is like', () => {

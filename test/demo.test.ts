@@ -61,8 +61,9 @@ test('where something is not so the demo says which, also in a narrow terminal',
     )
   }) as typeof request
   const lines: string[] = []
+  const print = (line: string) => lines.push(...line.split('\n'))
   try {
-    assert.equal(await runDemo((line) => lines.push(...line.split('\n')), 80), false)
+    assert.equal(await runDemo({ traces: false, print, columns: 80 }), false)
   } finally {
     http.request = request
   }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import type { Socket } from 'node:net'
-import { type Body, type Caller, WholeBody } from '../sidecar/call.ts'
+import { type Body, WholeBody } from '../sidecar/call.ts'
 import { Cors } from '../sidecar/cors.ts'
 import { SendError } from '../sidecar/http/send-error.ts'
 import { Outbound, type SendTo } from '../sidecar/outbound.ts'
@@ -13,16 +13,18 @@ import { HEAD_BYTES_MAX, MESSAGE } from './support/messages.ts'
 import { readAll } from './support/pieces.ts'
 import { FedBody, TestCaller } from './support/sending.ts'
 import { suite } from './support/suite.ts'
+import { testTelemetry } from './support/telemetry.ts'
 
 const test = suite('outbound: copies')
 
 const KIB = 1024
 
 /** Posts a body to a peer; gives what the app gets. */
-async function posted(body: Body, toPeer: SendTo, caller: Caller = new TestCaller()) {
+async function posted(body: Body, toPeer: SendTo, caller = new TestCaller()) {
   const outbound = new Outbound({
     routes: new Routes([], []),
     pairs: { begin: async () => MESSAGE, readReject: () => undefined } as unknown as Pairs,
+    telemetry: testTelemetry(),
     toPeer,
     toPlain: () => assert.fail('nothing is sent in plain'),
     token: new OutboundToken([]),

@@ -31,7 +31,6 @@ async function sidecar(
     client: { send },
     responseTimeoutMs,
     clockMs,
-    onEvent: () => {},
   })
 }
 
@@ -165,19 +164,20 @@ test('logs each pairing, and one a minute of those that fail alike', () => {
   const log = { error: write('error'), warn: write('warn'), info: write('info'), debug: write('debug') }
   let nowMs = 0
   const event = pairingLog(log as Logger, () => nowMs)
-  const failure = { role: 'initiator', peer: PEER, error: new Error('it is down') } as const
-  event({ role: 'initiator', peer: PEER })
+  const ids = { trace_id: '0af7651916cd43dd8448eb211c80319c' }
+  const failure = { role: 'initiator', peer: PEER, failure: { error: new Error('it is down') }, ids } as const
+  event({ role: 'initiator', peer: PEER, ids })
   event(failure)
   nowMs = 59_999
   event(failure)
-  event({ ...failure, error: new Error('it is no relay') })
+  event({ ...failure, failure: { error: new Error('it is no relay') } })
   nowMs = 60_000
   event(failure)
   const reasons = lines.map((line) =>
     (line as [string, { reason?: string }]).map((part) => (part as { reason?: string }).reason ?? part),
   )
   assert.deepEqual(reasons, [
-    ['info', { role: 'initiator', peer: PEER }],
+    ['info', { role: 'initiator', peer: PEER, ...ids }],
     ['warn', 'it is down'],
     ['warn', 'it is no relay'],
     ['warn', 'it is down'],

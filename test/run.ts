@@ -5,7 +5,8 @@
  *     npm test -- test/pair     only the *.test.ts files there, and nothing else
  *     npm run e2e               every *.e2e.ts: real components and big bodies, one file after the other
  *
- * Redis' server is installed first where it is missing; where that cannot be done, the tests that need it fail.
+ * Redis' server and Chromium are installed first where they are missing; where that cannot be done, the tests that
+ * need them fail.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -13,7 +14,8 @@ import { globSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
-import { installRedis } from './support/debian.ts'
+import { installChromium, installRedis } from './support/debian.ts'
+import { buildTracingPrograms } from './support/jaeger.ts'
 import { type Outcome, runTestFile } from './support/test-file.ts'
 
 process.chdir(path.dirname(import.meta.dirname))
@@ -28,6 +30,8 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => in
 
 const outcomes: Outcome[] = []
 installRedis(console.log)
+installChromium(console.log)
+if (values.e2e) await buildTracingPrograms(console.log)
 if (all) for (const script of ['typecheck', 'lint']) report(await check(script))
 await (all ? withCoverage(runFiles) : runFiles(process.env))
 summarize()

@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net'
-import type { Answer, Caller, Request, ResponseHead } from '../call.ts'
+import type { Answer, Caller, Request, ResponseHead, Watcher } from '../call.ts'
 import { asSidecarError, SidecarError } from '../errors.ts'
 import { FIELDS_MAX } from './fields.ts'
 import { problem } from './problem.ts'
@@ -8,10 +8,15 @@ import type { Alive } from './stream-body.ts'
 /** More interim responses of a call are not passed on: they are written whether the caller reads them or not. */
 const INTERIM_MAX = 16
 
+/** A caller of which the end of its call can be watched. */
+export interface WatchedCaller extends Caller {
+  watch(watcher: Watcher): void
+}
+
 /** A call as it comes in at a port. */
 export interface Arrival {
   request: Request
-  caller: Caller
+  caller: WatchedCaller
   /** Was the target a whole URL, as it is sent to a forward proxy? */
   absoluteForm: boolean
   /** the connection that the call came on */
@@ -31,8 +36,11 @@ export interface ServerOptions {
   headBytesMax: number
   /** of a connection or call on which nothing moves, in ms */
   idleTimeoutMs: number
-  /** told of what should not happen */
-  onFault(error: unknown): void
+  /**
+   * told of what should not happen
+   * @param ids of the call in which it did, if it was in one that is watched
+   */
+  onFault(error: unknown, ids?: object): void
   calls: OpenCalls
 }
 
@@ -40,7 +48,7 @@ export interface ServerOptions {
  * One call at a listener, from its head to the last byte of its answer: has it handled and its answer written,
  * and knows whether the caller is still there.
  */
-export abstract class Exchange implements Caller, Alive {
+export abstract class Exchange implements WatchedCaller, Alive {
   readonly #options: ServerOptions
   /** when something moved last, in sweeps of the open calls */
   #movedAt: number
@@ -48,6 +56,7 @@ export abstract class Exchange implements Caller, Alive {
   #over = false
   #gone: SidecarError | undefined
   #callbacks: ((why: SidecarError) => void)[] | undefined
+  #watcher: Watcher | undefined
 
   constructor(options: ServerOptions) {
     this.#options = options
@@ -70,6 +79,10 @@ export abstract class Exchange implements Caller, Alive {
   /** Is there nobody any more to whom an answer could be written? */
   get over(): boolean {
     return this.#over
+  }
+
+  watch(watcher: Watcher): void {
+    this.#watcher = watcher
   }
 
   touch(): void {
@@ -104,7 +117,7 @@ export abstract class Exchange implements Caller, Alive {
   /** Answers with a problem; resets the call where there is no status for it, or the answer has begun. */
   fail(error: unknown): void {
     const failure = asSidecarError(error)
-    if (failure.code === 'internal-error') this.#options.onFault(failure.cause)
+    if (failure.code === 'internal-error') this.#options.onFault(failure.cause, this.#watcher?.ids)
     if (this.#over) return
     if (failure.status === 0 || this.answering) {
       this.abort(failure)
@@ -113,7 +126,7 @@ export abstract class Exchange implements Caller, Alive {
     try {
       this.write(problem(failure))
     } catch (fault) {
-      this.#options.onFault(fault)
+      this.#options.onFault(fault, this.#watcher?.ids)
       this.abort(failure)
     }
   }
@@ -130,15 +143,25 @@ export abstract class Exchange implements Caller, Alive {
     if (this.#over) return
     this.#gone = why
     const callbacks = this.#callbacks
-    this.finish()
+    const watcher = this.#end()
     if (callbacks) for (const callback of callbacks) callback(why)
+    watcher?.over(why)
   }
 
   /** The caller has its whole answer. */
   finish(): void {
+    if (this.#over) return
+    this.#end()?.over(undefined)
+  }
+
+  /** Lets go of all that knows of the call: node:http2 keeps a stream, and what its listeners hold, for long. */
+  #end(): Watcher | undefined {
+    const watcher = this.#watcher
     this.#over = true
     this.#callbacks = undefined
+    this.#watcher = undefined
     this.#options.calls.remove(this)
+    return watcher
   }
 
   #answer(answer: Answer): void {

@@ -246,7 +246,7 @@ class Http1Call implements Alive {
     // Nobody may be left to time a request that goes on after its answer.
     if (!this.#complete) response.once('end', () => !this.#complete && this.#await())
     const head = { status: response.statusCode!, fields: fieldsFromRaw(response.rawHeaders) }
-    this.#pending.resolve({ head, body: this.#answered })
+    this.#pending.resolve({ head, body: this.#answered, socket: response.socket })
   }
 
   /** The connection broke, or closed: before or in the middle of the answer, or behind it. */

@@ -187,7 +187,7 @@ class Http2Call implements Alive {
     // Nobody may be left to time a request that goes on after its answer.
     if (!this.#complete) this.#stream!.once('end', () => !this.#complete && this.#await())
     const head = { status: Number(headers[':status']), fields: fieldsFromRaw(raw) }
-    this.#pending.resolve({ head, body: this.#body! })
+    this.#pending.resolve({ head, body: this.#body!, socket: this.#session.socket })
   }
 
   #onClose(stream: ClientHttp2Stream): void {

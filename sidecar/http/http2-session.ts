@@ -26,6 +26,7 @@ export class NoHttp2Error extends Error {}
 export class Http2Session implements Alive {
   /** told once, when it takes no more calls */
   onRetired: (() => void) | undefined
+  readonly socket: net.Socket
   #calls = 0
   readonly #session: ClientHttp2Session
   readonly #check: NodeJS.Timeout
@@ -36,8 +37,9 @@ export class Http2Session implements Alive {
   #heard = false
   #idleMs = 0
 
-  constructor(session: ClientHttp2Session) {
+  constructor(session: ClientHttp2Session, socket: net.Socket) {
     this.#session = session
+    this.socket = socket
     this.#callsMax = session.remoteSettings.maxConcurrentStreams ?? Number.POSITIVE_INFINITY
     session.on('remoteSettings', ({ maxConcurrentStreams }) => {
       this.#callsMax = maxConcurrentStreams ?? Number.POSITIVE_INFINITY
@@ -144,7 +146,7 @@ export function connectHttp2(origin: URL, options: ClientOptions): Promise<Http2
       clearTimeout(timer)
       session.off('close', refused)
       session.setLocalWindowSize(CONNECTION_WINDOW_BYTES)
-      resolve(new Http2Session(session))
+      resolve(new Http2Session(session, socket))
       session.off('error', refused)
     })
   })

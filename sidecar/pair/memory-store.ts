@@ -226,7 +226,7 @@ function isAlive(pair: Outbound, nowMs: number): boolean {
 }
 
 function lease(pair: Outbound, nowMs: number): Lease {
-  const { id: pairId, chunkBytesMax, block } = pair
+  const { id: pairId, name, chunkBytesMax, block } = pair
   const { blockSecret, nextChainKey } = nextBlock(pair.chainKey, block)
   pair.chainKey.fill(0)
   pair.chainKey = nextChainKey
@@ -235,7 +235,7 @@ function lease(pair: Outbound, nowMs: number): Lease {
   pair.openLeases++
   const { endsInMs, pairEnds } = termsOf(pair, nowMs)
   const keys = new BlockKeys(blockSecret)
-  return { pairId, block, keys, chunkBytesMax, endsAtMs: nowMs + endsInMs, pairEnds }
+  return { pairId, name, block, keys, chunkBytesMax, endsAtMs: nowMs + endsInMs, pairEnds }
 }
 
 /** The lowest block that is not dead; the marks of those below are dropped, and their keys erased. */

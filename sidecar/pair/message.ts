@@ -54,7 +54,8 @@ export function sealRequest(
 
 /** @param header of the request, HEADER_BYTES that `parseHeader` took */
 export function openRequest({ requestKey: key, chunkBytesMax }: MessageKeys, header: Buffer): Opener {
-  return new Opener({ key, iv: header.subarray(IV_AT), aad: header, chunkBytesMax })
+  const options = { key, iv: header.subarray(IV_AT), aad: header, chunkBytesMax }
+  return new Opener({ ...options, headerBytes: HEADER_BYTES })
 }
 
 /**
@@ -82,7 +83,8 @@ export function openResponse(
   responseHeader: Buffer,
 ): Opener {
   const iv = parseResponseHeader(responseHeader)
-  return new Opener({ key, iv, aad: Buffer.concat([header, responseHeader]), chunkBytesMax })
+  const options = { key, iv, aad: Buffer.concat([header, responseHeader]), chunkBytesMax }
+  return new Opener({ ...options, headerBytes: RESPONSE_HEADER_BYTES })
 }
 
 function requestHeader({ pairId, block, index }: MessageId, iv: Buffer): Buffer {
@@ -142,7 +144,8 @@ class ChunkSequence {
   readonly nonce: Buffer
   readonly #ivEnd: number
   readonly #aad: Buffer
-  #count = 0
+  /** of chunks so far */
+  count = 0
 
   constructor(iv: Buffer, aad: Buffer) {
     this.nonce = Buffer.from(iv)
@@ -155,8 +158,8 @@ class ChunkSequence {
    * @throws Reject too_large beyond 2^24 chunks
    */
   next(final: boolean): Buffer {
-    if (this.#count >= CHUNKS_MAX) throw new Reject('too_large')
-    const chunk = this.#count++
+    if (this.count >= CHUNKS_MAX) throw new Reject('too_large')
+    const chunk = this.count++
     const flag = final ? FINAL : NOT_FINAL
     if (chunk === 0) return Buffer.concat([this.#aad, flag])
     // 2^24 chunks: only the last four bytes of iv XOR chunk ever change.
@@ -167,6 +170,10 @@ class ChunkSequence {
 
 /** Seals the plaintext of a message, chunk by chunk. */
 export class Sealer {
+  /** sealed so far */
+  plaintextBytes = 0
+  /** made so far, with the header */
+  messageBytes = 0
   readonly #key: KeyObject
   readonly #sequence: ChunkSequence
   readonly #chunkBytesMax: number
@@ -179,6 +186,11 @@ export class Sealer {
     this.#sequence = new ChunkSequence(iv, aad)
     this.#prefix = prefix
     this.#chunkBytesMax = chunkBytesMax
+  }
+
+  /** made so far */
+  get chunks(): number {
+    return this.#sequence.count
   }
 
   /**
@@ -221,6 +233,8 @@ export class Sealer {
       left = later
     }
     if (chunks > 0) this.#chunk(out, writeVarint(out, at, ends ? 0 : lastBytes + TAG_BYTES), left, ends)
+    this.plaintextBytes += bytes
+    this.messageBytes += out.length
     return out
   }
 
@@ -250,6 +264,10 @@ function split(pieces: Buffer[], bytes: number): [Buffer[], Buffer[]] {
 
 /** Opens the chunks of a message, in the order in which they were sealed, however the bytes are cut. */
 export class Opener {
+  /** opened so far */
+  plaintextBytes = 0
+  /** taken so far, with the header */
+  messageBytes: number
   readonly #key: KeyObject
   readonly #sequence: ChunkSequence
   readonly #sealedBytesMax: number
@@ -259,10 +277,17 @@ export class Opener {
   #over = false
   #ended = false
 
-  constructor({ key, iv, aad, chunkBytesMax }: ChunksOptions) {
+  /** @param options `headerBytes`: of the header, which is not pushed */
+  constructor({ key, iv, aad, chunkBytesMax, headerBytes }: ChunksOptions & { headerBytes: number }) {
+    this.messageBytes = headerBytes
     this.#key = key
     this.#sequence = new ChunkSequence(iv, aad)
     this.#sealedBytesMax = chunkBytesMax + TAG_BYTES
+  }
+
+  /** opened so far */
+  get chunks(): number {
+    return this.#sequence.count
   }
 
   /** Has the final chunk been opened? */
@@ -277,6 +302,7 @@ export class Opener {
    */
   push(bytes: Buffer): Buffer[] {
     if (this.#over) this.#refuse('malformed')
+    this.messageBytes += bytes.length
     const opened: Buffer[] = []
     let at = 0
     while (at < bytes.length) {
@@ -325,7 +351,10 @@ export class Opener {
 
   #open(final: boolean): Buffer {
     const aad = this.#sequence.next(final)
-    return open(this.#key, this.#sequence.nonce, aad, this.#held.take()) ?? this.#refuse('decrypt_failed')
+    const plaintext = open(this.#key, this.#sequence.nonce, aad, this.#held.take())
+    if (!plaintext) return this.#refuse('decrypt_failed')
+    this.plaintextBytes += plaintext.length
+    return plaintext
   }
 
   #refuse(code: 'malformed' | 'decrypt_failed'): never {

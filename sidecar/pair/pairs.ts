@@ -30,16 +30,25 @@ export interface PairsOptions {
   nowMs(): number
   /** monotonic clock, in ms */
   clockMs(): number
-  /** told of every pairing that was made, and of every one that failed */
-  onEvent(event: PairEvent): void
+  /** told of every pairing that begins */
+  onPairing(pairing: Pairing): OnPaired
 }
 
-export interface PairEvent {
+/** A pairing that begins. */
+export interface Pairing {
   role: 'initiator' | 'responder'
-  /** base URL of the responder, or name of the initiator; empty as long as nobody has proven to have one */
-  peer: string
-  error?: unknown
+  /** base URL of the responder's sidecar; undefined for a responder */
+  url?: string
+  /** what needs it, as it was given */
+  cause: unknown
 }
+
+/**
+ * Told of the end of a pairing.
+ * @param name what the peer calls itself; empty as long as nobody has proven to have one
+ * @param failure why there is no pair, in a box as anything can be thrown
+ */
+export type OnPaired = (name: string, failure?: { error: unknown }) => void
 
 /** The keys of a message that came in, and the right to run it. */
 export interface ReceivingMessage extends MessageKeys {
@@ -88,14 +97,15 @@ export class Pairs {
   /**
    * Begins a message to a peer, pairing with it first where there is no pair.
    * @param peer base URL of the peer's sidecar
+   * @param cause what it is for: given to `onPairing` if it takes one
    * @throws PairingError, StoreUnavailableError, or what `carry` throws
    */
-  async begin(peer: string): Promise<SendingMessage> {
+  async begin(peer: string, cause?: unknown): Promise<SendingMessage> {
     const state = this.#peer(peer)
     for (;;) {
       const message = state.sending?.next(this.#options.clockMs())
       if (message) return message
-      state.opening ??= this.#open(peer, state).finally(() => {
+      state.opening ??= this.#open(peer, state, cause).finally(() => {
         state.opening = undefined
       })
       await state.opening
@@ -168,20 +178,22 @@ export class Pairs {
 
   /**
    * Answers a pairing (m1) with m2, once the store has acknowledged the pair.
+   * @param cause what brought it: given to `onPairing`
    * @throws Reject
    */
-  async answer(hello: Buffer): Promise<Buffer> {
-    const { identity, nowMs, clockMs, onEvent } = this.#options
+  async answer(hello: Buffer, cause?: unknown): Promise<Buffer> {
+    const { identity, nowMs, clockMs, onPairing } = this.#options
+    const onPaired = onPairing({ role: 'responder', cause })
     let peer = ''
     try {
       const seen = (hash: Buffer) => this.#seen.has(hash, clockMs())
       const opened = openHello(identity, hello, { now: nowMs(), seen })
       peer = opened.initiatorName
       const answer = await this.#accepted(opened)
-      onEvent({ role: 'responder', peer })
+      onPaired(peer)
       return answer
     } catch (error) {
-      onEvent({ role: 'responder', peer, error })
+      onPaired(peer, { error })
       throw error
     }
   }
@@ -244,12 +256,12 @@ export class Pairs {
     return secrets.find((secret) => bytes.length >= 12 && secret.pskId.equals(bytes.subarray(4, 12)))
   }
 
-  async #open(peer: string, state: Peer): Promise<void> {
+  async #open(peer: string, state: Peer, cause: unknown): Promise<void> {
     const { store } = this.#options
     const { drops } = state
     let lease = await store.lease(peer, this.#stopSending(state))
     if (!lease) {
-      await this.#paired(peer, state)
+      await this.#paired(peer, state, cause)
       lease = await store.lease(peer)
     }
     // It has lost what it acknowledged a moment ago.
@@ -258,12 +270,12 @@ export class Pairs {
     state.sending = new Sending(lease)
     // It may be of a pair that was dropped meanwhile.
     if (state.drops !== drops) state.sending.end()
-    if (lease.pairEnds && !state.pairing) this.#renew(peer, state)
+    if (lease.pairEnds && !state.pairing) this.#renew(peer, state, cause)
   }
 
   /** Make before break: the next pair is made while the last one still serves, and taken into use at once. */
-  #renew(peer: string, state: Peer): void {
-    this.#paired(peer, state).then(
+  #renew(peer: string, state: Peer, cause: unknown): void {
+    this.#paired(peer, state, cause).then(
       // A pair that nobody uses would die at its responder within 30 s.
       () => state.sending?.end(),
       () => {}, // it has been told, and the next lease tries again
@@ -271,20 +283,28 @@ export class Pairs {
   }
 
   /** Resolves when a new pair is kept. Whoever asks meanwhile gets the same one. */
-  #paired(peer: string, state: Peer): Promise<void> {
-    state.pairing ??= this.#pairAtLast(peer, state)
-      .catch((error) => {
-        this.#options.onEvent({ role: 'initiator', peer, error })
-        throw error
-      })
-      .finally(() => {
-        state.pairing = undefined
-      })
+  #paired(peer: string, state: Peer, cause: unknown): Promise<void> {
+    state.pairing ??= this.#watchedPairing(peer, state, cause).finally(() => {
+      state.pairing = undefined
+    })
     return state.pairing
   }
 
-  /** Pairs, and tries again when the peer restarts, say: many calls may wait for it. */
-  async #pairAtLast(peer: string, state: Peer): Promise<void> {
+  async #watchedPairing(peer: string, state: Peer, cause: unknown): Promise<void> {
+    const onPaired = this.#options.onPairing({ role: 'initiator', url: peer, cause })
+    try {
+      onPaired(await this.#pairAtLast(peer, state))
+    } catch (error) {
+      onPaired('', { error })
+      throw error
+    }
+  }
+
+  /**
+   * Pairs, and tries again when the peer restarts, say: many calls may wait for it.
+   * @returns what the peer calls itself
+   */
+  async #pairAtLast(peer: string, state: Peer): Promise<string> {
     const { mayPass, delay } = this.#options
     for (const delayMs of PAIRING_DELAYS_MS) {
       try {
@@ -298,8 +318,8 @@ export class Pairs {
     return this.#pair(peer, state)
   }
 
-  async #pair(peer: string, state: Peer): Promise<void> {
-    const { identity, store, carry, random, nowMs, onEvent } = this.#options
+  async #pair(peer: string, state: Peer): Promise<string> {
+    const { identity, store, carry, random, nowMs } = this.#options
     let adjusted = false
     for (let listed = 0; listed < identity.secrets.length; ) {
       const now = nowMs() + state.clockOffsetMs
@@ -318,8 +338,7 @@ export class Pairs {
           leaseMs: pair.leaseMs,
           ttlMs: 1000 * pair.ttlS,
         })
-        onEvent({ role: 'initiator', peer })
-        return
+        return pair.peerName
       }
       if (refused === 'clock_skew' && !adjusted) {
         adjusted = true

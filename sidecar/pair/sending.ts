@@ -3,7 +3,10 @@ import { INDICES_PER_BLOCK } from './ratchet.ts'
 import type { Lease } from './store.ts'
 
 /** A message that may be sent once: an index that no other message has, and its keys. */
-export type SendingMessage = MessageId & MessageKeys
+export interface SendingMessage extends MessageId, MessageKeys {
+  /** what its receiver calls itself */
+  peer: string
+}
 
 /** The indices of a lease, each given out once. */
 export class Sending {
@@ -19,9 +22,9 @@ export class Sending {
     if (this.#ended || this.messages >= INDICES_PER_BLOCK || nowMs >= this.lease.endsAtMs) return undefined
     // Spent before its key is used: no failure can use it again.
     const index = this.messages++
-    const { pairId, block, keys, chunkBytesMax } = this.lease
+    const { pairId, name: peer, block, keys, chunkBytesMax } = this.lease
     const { request, response } = keys.keys(index)
-    return { pairId, block, index, requestKey: request, responseKey: response, chunkBytesMax }
+    return { pairId, peer, block, index, requestKey: request, responseKey: response, chunkBytesMax }
   }
 
   /** Gives out no more, and erases the keys: messages that have begun have theirs. */

@@ -5,6 +5,8 @@ import type { MeshSecret } from './secrets.ts'
 /** The exclusive right to the indices of one block of a pair, until it ends. */
 export interface Lease {
   pairId: Buffer
+  /** what the responder calls itself */
+  name: string
   block: number
   keys: BlockKeys
   chunkBytesMax: number

@@ -7,7 +7,7 @@ import type { Place } from './place.ts'
 import { portions } from './portions.ts'
 
 /** What LEASE gives: id, block, base, chain key, bytes of a chunk, age, ttl and lease in ms, messages, open leases. */
-type Given = [string, number, number, string, number, number, number, number, number, number]
+type Given = [string, number, number, string, number, number, number, number, number, number, string]
 
 /** The pairs that this relay made, in one place of Redis: its replicas lease blocks of the same ones. */
 export class OutboundPairs {
@@ -73,7 +73,7 @@ export class OutboundPairs {
 
   /** @returns undefined when what Redis holds was not wrapped by us for this */
   #leaseOf(peer: string, given: Given, startedMs: number): Lease | undefined {
-    const [id, block, base, key, chunkBytesMax, ageMs, ttlMs, leaseMs, messages, openLeases] = given
+    const [id, block, base, key, chunkBytesMax, ageMs, ttlMs, leaseMs, messages, openLeases, name] = given
     const pairId = Buffer.from(id, 'hex')
     let chainKey = this.#place.unwrap(key, { role: 'initiator', pairId, block: base })
     if (!chainKey) return undefined
@@ -91,6 +91,6 @@ export class OutboundPairs {
     unlessAway(this.#connection.run(RAISE, [this.#place.peer(peer)], [id, block + 1, raised]))
     const { endsInMs, pairEnds } = termsOf({ madeAtMs: -ageMs, ttlMs, leaseMs, messages, openLeases }, 0)
     const keys = new BlockKeys(blockSecret)
-    return { pairId, block, keys, chunkBytesMax, endsAtMs: startedMs + endsInMs, pairEnds }
+    return { pairId, name, block, keys, chunkBytesMax, endsAtMs: startedMs + endsInMs, pairEnds }
   }
 }

@@ -70,7 +70,7 @@ return over > 0 and redis.call('ZRANGE', KEYS[2], 0, over - 1) or {}`,
 
 /**
  * KEYS: the peer's pairs. ARGV: id of the pair of which messages were spent, how many. Gives nothing, or: id, block,
- * base, chain key, bytes of a chunk, age ms, ttl ms, lease ms, messages, open leases.
+ * base, chain key, bytes of a chunk, age ms, ttl ms, lease ms, messages, open leases, name.
  */
 export const LEASE: Script = {
   name: 'mteLease',
@@ -94,7 +94,8 @@ for _, pair in ipairs(live(KEYS[1])) do
     pair.open = pair.open + 1
     pair.leased[slot] = now
     keep(KEYS[1], pair)
-    return {pair.id, block, pair.base, pair.key, pair.chunk, now - pair.made, pair.ttl, pair.lease, pair.messages, pair.open}
+    return {pair.id, block, pair.base, pair.key, pair.chunk, now - pair.made, pair.ttl, pair.lease, pair.messages, pair.open,
+      pair.name}
   end
 end
 return {}`,

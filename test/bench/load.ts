@@ -121,6 +121,9 @@ export const REDIS_SCENARIOS: Scenario[] = [
   ),
 ]
 
+/** What tells what traces cost. */
+export const TRACES_SCENARIOS: Scenario[] = SCENARIOS.filter(({ kind }) => kind !== 'body')
+
 function closedLoop(
   name: string,
   title: string,

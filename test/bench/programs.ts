@@ -1,6 +1,6 @@
 /** Where the programs are that are measured and that measure, and how they get there. */
-import os from 'node:os'
 import path from 'node:path'
+import { cacheFolder } from '../support/cache.ts'
 import { findProgram as find, installPackages } from '../support/debian.ts'
 import { runProgram } from './processes.ts'
 
@@ -19,8 +19,7 @@ export const HOW_TO_INSTALL = 'npm run bench -- --install'
 
 export type Program = keyof typeof DEBIAN_PACKAGES | 'envoy'
 
-const cache = path.join(process.env.XDG_CACHE_HOME || path.join(os.homedir(), '.cache'), 'mte-sidecar')
-const envoyFolder = path.join(cache, 'envoy')
+const envoyFolder = path.join(cacheFolder(), 'envoy')
 
 /** @returns the path of a program, or undefined when it is not installed */
 export function findProgram(program: Program): string | undefined {

@@ -1,6 +1,18 @@
 /** The figures that are told of a pair, and the tables that tell them. */
 import type { Flood, Load, Scenario } from './load.ts'
 
+/** What pairs are compared for: ours with other proxies, or what Redis costs, or what traces cost. */
+export type Comparison = 'proxies' | 'redis' | 'traces'
+
+/** What a pair used up, and made, in a run. */
+export interface Usage {
+  cpuSeconds: number
+  /** of Redis, beside the pair; 0 where there is none */
+  redisCpuSeconds: number
+  /** that arrived at the collector; 0 where there is none */
+  spans: number
+}
+
 /** What one run came to, for a pair. The CPU is that of the pair alone: 0 when there is none. */
 export interface Figures extends Partial<Flood> {
   callsPerSecond: number
@@ -8,6 +20,8 @@ export interface Figures extends Partial<Flood> {
   cpuUsPerCall: number
   /** CPU of Redis, beside that of the pair */
   redisUsPerCall: number
+  /** that were exported */
+  spansPerCall: number
   cpuNsPerByte: number
   p50Ms: number
   p99Ms: number
@@ -26,12 +40,13 @@ export interface Row {
   failure?: string
 }
 
-export function figuresOf(load: Load, cpuSeconds: number, redisCpuSeconds: number): Figures {
+export function figuresOf(load: Load, { cpuSeconds, redisCpuSeconds, spans }: Usage): Figures {
   return {
     callsPerSecond: load.calls / load.seconds,
     megabytesPerSecond: load.bytes / load.seconds / 1e6,
     cpuUsPerCall: (cpuSeconds / load.calls) * 1e6,
     redisUsPerCall: (redisCpuSeconds / load.calls) * 1e6,
+    spansPerCall: spans / load.calls,
     cpuNsPerByte: load.bytes > 0 ? (cpuSeconds / load.bytes) * 1e9 : 0,
     p50Ms: load.p50Ms,
     p99Ms: load.p99Ms,
@@ -71,14 +86,22 @@ const added = (title: string, name: keyof Figures): Column => [
   (own, row, of) =>
     row.pair === 'direct' ? '-' : decimals(2, own[name]! - (of('direct')?.median?.[name] ?? Number.NaN)),
 ]
-/** What Redis adds: the median of the differences within a round, and the least and the most of them. */
-const more = (title: string, digits: number, name: keyof Figures): Column => [
+const byDifference = (own: number, base: number) => own - base
+const byPercent = (own: number, base: number) => 100 * (own / base - 1)
+/** What a pair has more than another one: the median of what it is within a round, and the least and the most of that. */
+const more = (
+  title: string,
+  base: string,
+  digits: number,
+  name: keyof Figures,
+  by = byDifference,
+): Column => [
   title,
   (_, row, of) => {
-    const memory = of('memory')?.rounds ?? []
-    if (row.pair !== 'redis' || memory.length < row.rounds.length) return '-'
-    const differences = row.rounds.map((figures, round) => figures[name]! - memory[round]![name]!)
-    const [least, middle, most] = [Math.min(...differences), median(differences), Math.max(...differences)]
+    const rounds = of(base)?.rounds ?? []
+    if (row.pair === base || rounds.length < row.rounds.length) return '-'
+    const all = row.rounds.map((figures, round) => by(figures[name]!, rounds[round]![name]!))
+    const [middle, least, most] = [median(all), Math.min(...all), Math.max(...all)]
     return `${decimals(digits, middle)} (${decimals(digits, least)} to ${decimals(digits, most)})`
   },
 ]
@@ -113,15 +136,26 @@ const COLUMNS: Record<Scenario['kind'], Column[]> = {
   ],
 }
 
-const REDIS_CALLS = [...CALLS, figure('Redis us/call', 1, 'redisUsPerCall'), ...LATENCY]
-const REDIS_MORE = [more('us more', 1, 'cpuUsPerCall'), more('p50 ms more', 2, 'p50Ms'), peak]
-const withRedis = (kind: Scenario['kind']) =>
-  kind === 'flood' ? COLUMNS.flood : [...REDIS_CALLS, ...REDIS_MORE]
+/** Columns where our pairs are compared; a flood is told in the same words everywhere. */
+const OURS: Record<Exclude<Comparison, 'proxies'>, Column[]> = {
+  redis: [
+    ...[...CALLS, figure('Redis us/call', 1, 'redisUsPerCall'), ...LATENCY],
+    ...[more('us more', 'memory', 1, 'cpuUsPerCall'), more('p50 ms more', 'memory', 2, 'p50Ms'), peak],
+  ],
+  traces: [
+    ...[...CALLS, more('% more', 'off', 1, 'cpuUsPerCall', byPercent), ...LATENCY],
+    ...[more('p50 ms more', 'off', 2, 'p50Ms'), figure('spans/call', 2, 'spansPerCall'), peak],
+  ],
+}
+
+function columnsOf(comparison: Comparison, kind: Scenario['kind']): Column[] {
+  return comparison === 'proxies' || kind === 'flood' ? COLUMNS[kind] : OURS[comparison]
+}
 
 /** The table of a scenario, a line a pair; pairs that failed say why below it. */
-export function tableOf(kind: Scenario['kind'], rows: Row[]): string {
+export function tableOf(comparison: Comparison, kind: Scenario['kind'], rows: Row[]): string {
   const of = (pair: string) => rows.find((row) => row.pair === pair)
-  const columns = of('redis') ? withRedis(kind) : COLUMNS[kind]
+  const columns = columnsOf(comparison, kind)
   const lines = [['pair', ...columns.map(([title]) => title)]]
   for (const row of rows)
     lines.push([row.pair, ...columns.map(([, cell]) => (row.median ? cell(row.median, row, of) : '-'))])

@@ -25,10 +25,18 @@ test('holds the compiled program and nothing else', () => {
   const names = packed.files.map((file) => file.path)
   const strangers = names.filter(
     (name) =>
-      !/^(dist\/.+\.js|sidecar\/(mte-sidecar|node-version)\.js|README\.md|LICENSE|package\.json)$/.test(name),
+      !/^(dist\/.+\.(?:js|css)|sidecar\/(mte-sidecar|node-version)\.js|README\.md|LICENSE|package\.json)$/.test(
+        name,
+      ),
   )
   assert.deepEqual(strangers, [])
-  for (const name of ['dist/main.js', 'sidecar/mte-sidecar.js', 'README.md', 'LICENSE'])
+  for (const name of [
+    'dist/sidecar/main.js',
+    'dist/otel/register.js',
+    'sidecar/mte-sidecar.js',
+    'README.md',
+    'LICENSE',
+  ])
     assert.ok(names.includes(name), name)
 })
 

@@ -37,7 +37,7 @@ test('pairs once, however many calls wait for it, and gives each a message of it
   assert.equal(world.hellos.length, 1)
   assert.equal(new Set(messages.map(place)).size, 200)
   for (const message of messages) await world.run(message)
-  assert.deepEqual(world.events, [{ role: 'initiator', peer: PEER }])
+  assert.deepEqual(world.pairings, [{ role: 'initiator', url: PEER, cause: undefined, name: 'payments' }])
 })
 
 test('pairs with each peer by itself', async () => {
@@ -138,7 +138,8 @@ test('goes on with the old pair when it cannot be renewed, says so, and tries ag
     assert.equal(world.hellos.length, 1 + attempt)
     world.advance(60_000)
   }
-  assert.deepEqual(world.events.slice(1), Array(3).fill({ role: 'initiator', peer: PEER, error: failure }))
+  const failed = { role: 'initiator', url: PEER, cause: undefined, name: '', error: failure }
+  assert.deepEqual(world.pairings.slice(1), Array(3).fill(failed))
   world.carry = carry
   assert.deepEqual((await world.begin()).pairId, first.pairId)
   await settled()
@@ -158,7 +159,8 @@ test('says once that a pair cannot be renewed, however often its calls asked for
   const failure = new Error('could not connect')
   reject(failure)
   await settled()
-  assert.deepEqual(world.events.slice(1), [{ role: 'initiator', peer: PEER, error: failure }])
+  const failed = { role: 'initiator', url: PEER, cause: undefined, name: '', error: failure }
+  assert.deepEqual(world.pairings.slice(1), [failed])
 })
 
 test('does not use a new pair that the responder has given up, as nobody called for half a minute', async () => {

@@ -3,7 +3,7 @@ import { type Identity, initiate } from '../../sidecar/pair/handshake.ts'
 import type { CarriedAnswer } from '../../sidecar/pair/initiating.ts'
 import { MemoryStore } from '../../sidecar/pair/memory-store.ts'
 import { parseHeader, sealRequest } from '../../sidecar/pair/message.ts'
-import { type PairEvent, Pairs, type PairsOptions } from '../../sidecar/pair/pairs.ts'
+import { type Pairing, Pairs, type PairsOptions } from '../../sidecar/pair/pairs.ts'
 import { echoOf, Reject, type RejectName, rejectRecord } from '../../sidecar/pair/reject.ts'
 import type { SendingMessage } from '../../sidecar/pair/sending.ts'
 import { type Lease, type PairStore, StoreUnavailableError } from '../../sidecar/pair/store.ts'
@@ -24,7 +24,8 @@ export const random = seeded('pairs test')
 export class World {
   readonly clock = new FakeClock()
   readonly responderClock = new FakeClock()
-  readonly events: PairEvent[] = []
+  /** that the initiator made, or could not make */
+  readonly pairings: (Pairing & { name: string; error?: unknown })[] = []
   readonly hellos: Buffer[] = []
   readonly leases: Lease[] = []
   /** how long the initiator waited before it paired once more */
@@ -53,7 +54,7 @@ export class World {
       },
       nowMs: this.nowMs,
       clockMs: this.clock.now,
-      onEvent: (event) => this.events.push(event),
+      onPairing: (pairing) => (name, failure) => this.pairings.push({ ...pairing, name, ...failure }),
     })
     this.responder = pairsOf({
       identity: options.responder ?? payments,
@@ -152,7 +153,7 @@ export function pairsOf(options: Pick<PairsOptions, 'identity' | 'store'> & Part
     random: seeded(options.identity.name),
     nowMs: () => 1_700_000_000_000,
     clockMs: () => 0,
-    onEvent: () => {},
+    onPairing: () => () => {},
     ...options,
   })
 }

@@ -27,25 +27,64 @@ export function installPackages(packages: readonly string[], say: (line: string)
     execFileSync('apt-get', args, { env, stdio: ['ignore', 'ignore', 'pipe'] })
 }
 
-/** @returns the path of Redis' server, or Valkey's. @throws Error that says how to install it */
-export function redisBinary(): string {
-  const named = process.env.REDIS_SERVER_BIN
-  if (named && !isExecutable(named)) throw new Error(`REDIS_SERVER_BIN names no program: ${named}`)
-  const found = named || (findProgram('redis-server') ?? findProgram('valkey-server'))
-  if (!found)
-    throw new Error('there is no redis-server: run `apt-get install redis-server`, or set REDIS_SERVER_BIN')
-  return found
+/** A program that tests need: a variable names it, or it is found by one of its names. */
+interface Program {
+  title: string
+  variable: string
+  names: readonly string[]
+  /** Debian's package that brings it */
+  debian: string
 }
 
+const REDIS: Program = {
+  title: 'Redis',
+  variable: 'REDIS_SERVER_BIN',
+  names: ['redis-server', 'valkey-server'],
+  debian: 'redis-server',
+}
+const CHROMIUM: Program = {
+  title: 'Chromium',
+  variable: 'CHROMIUM_BIN',
+  names: ['chromium'],
+  debian: 'chromium',
+}
+
+/** @returns the path of Redis' server, or Valkey's. @throws Error that says how to install it */
+export const redisBinary = (): string => binaryOf(REDIS)
+
+/** @returns the path of Chromium. @throws Error that says how to install it */
+export const chromiumBinary = (): string => binaryOf(CHROMIUM)
+
+type Say = (line: string) => void
+
 /** Installs Redis' server if there is none. Where that cannot be done it says so, and leaves it to tests to fail. */
-export function installRedis(say: (line: string) => void): void {
+export const installRedis = (say: Say): void => install(REDIS, say)
+
+/** Installs Chromium as `installRedis` does Redis. */
+export const installChromium = (say: Say): void => install(CHROMIUM, say)
+
+function install(program: Program, say: Say): void {
+  const { title, variable, debian } = program
   try {
-    if (!process.env.REDIS_SERVER_BIN && !findProgram('redis-server') && !findProgram('valkey-server'))
-      installPackages(['redis-server'], say)
-    redisBinary()
+    if (!process.env[variable] && !found(program)) installPackages([debian], say)
+    binaryOf(program)
   } catch (error) {
-    say(`What needs Redis will fail: ${(error as Error).message}`)
+    say(`What needs ${title} will fail: ${(error as Error).message}`)
   }
+}
+
+function binaryOf(program: Program): string {
+  const { variable, names, debian } = program
+  const named = process.env[variable]
+  if (named && !isExecutable(named)) throw new Error(`${variable} names no program: ${named}`)
+  const binary = named || found(program)
+  if (!binary)
+    throw new Error(`there is no ${names[0]}: run \`apt-get install ${debian}\`, or set ${variable}`)
+  return binary
+}
+
+function found({ names }: Program): string | undefined {
+  return names.map((name) => findProgram(name)).find((path) => path !== undefined)
 }
 
 function isExecutable(file: string): boolean {

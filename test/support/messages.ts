@@ -20,6 +20,7 @@ import {
   sealResponse,
 } from '../../sidecar/pair/message.ts'
 import { Reject, type RejectName } from '../../sidecar/pair/reject.ts'
+import { Coding } from '../../sidecar/telemetry/coding.ts'
 import { Pieces, readAll } from './pieces.ts'
 
 export const HEAD_BYTES_MAX = 65536
@@ -50,6 +51,7 @@ export function decodingRequest(source: Body, authenticated?: () => Promise<void
   return new Decoding(source, new RequestDecoder(HEAD_BYTES_MAX), {
     headerBytes: HEADER_BYTES,
     open: (header) => openRequest(MESSAGE, header),
+    coding: new Coding('decode', 'request'),
     ...(authenticated && { authenticated }),
   })
 }
@@ -58,6 +60,7 @@ export function decodingResponse(source: Body, method = 'POST'): Decoding<Respon
   return new Decoding(source, new ResponseDecoder(HEAD_BYTES_MAX, method), {
     headerBytes: RESPONSE_HEADER_BYTES,
     open: (header) => openResponse(MESSAGE, REQUEST_HEADER, header),
+    coding: new Coding('decode', 'response'),
   })
 }
 
@@ -81,7 +84,7 @@ export const isTruncated = (error: unknown) =>
 
 /** The pieces of a request that is encoded, as they leave. */
 export async function encodedPieces(body: Body, sealer: Sealer = requestSealer()): Promise<Buffer[]> {
-  return readAll(encodedRequest(REQUEST, body, sealer))
+  return readAll(encodedRequest(REQUEST, body, sealer, new Coding('encode', 'request')))
 }
 
 /** Requests of each form, as they are on the wire. */

@@ -1,15 +1,9 @@
 /** What it takes to call a `Send`, and raw servers that do to it what real ones seldom do. */
 import assert from 'node:assert/strict'
 import net, { type AddressInfo, type Server, type Socket } from 'node:net'
-import {
-  type Body,
-  type Caller,
-  type Fields,
-  type Request,
-  type ResponseHead,
-  WholeBody,
-} from '../../sidecar/call.ts'
+import { type Body, type Fields, type Request, type ResponseHead, WholeBody } from '../../sidecar/call.ts'
 import { SidecarError } from '../../sidecar/errors.ts'
+import type { WatchedCaller } from '../../sidecar/http/exchange.ts'
 import { SendError, type SendFailure } from '../../sidecar/http/send-error.ts'
 
 export const OPTIONS = { headBytesMax: 64 * 1024, connectTimeoutMs: 5000, responseTimeoutMs: 5000 }
@@ -69,11 +63,13 @@ export class FedBody implements Body {
 }
 
 /** Whoever waits for an answer, in a test. */
-export class TestCaller implements Caller {
+export class TestCaller implements WatchedCaller {
   readonly informed: ResponseHead[] = []
   readonly gone = new SidecarError('caller-gone', 'The caller went away.')
   #callbacks: ((why: SidecarError) => void)[] = []
   #onInform: ((head: ResponseHead) => void) | undefined
+
+  watch(): void {}
 
   inform(head: ResponseHead): void {
     this.informed.push(head)

@@ -3,9 +3,11 @@ import { randomInt } from 'node:crypto'
 import http from 'node:http'
 import net, { type AddressInfo } from 'node:net'
 import tls from 'node:tls'
-import { type App, type Role, startApp } from '../../sidecar/app.ts'
+import { type App, type Exporting, type Role, startApp } from '../../sidecar/app.ts'
 import { loadConfig } from '../../sidecar/config.ts'
 import type { Logger } from '../../sidecar/log.ts'
+import { Metrics } from '../../sidecar/telemetry/metrics.ts'
+import type { Tracing } from '../../sidecar/telemetry/tracing.ts'
 
 export const SECRET = 'a secret for tests, of more than 32 characters'
 
@@ -24,14 +26,20 @@ export interface Sidecar {
   close(): Promise<void>
 }
 
-/** Starts a sidecar in this process. Ports are free ones unless the variables say otherwise. */
-export async function startSidecar(env: Record<string, string | number>): Promise<Sidecar> {
+type Env = Record<string, string | number>
+
+/**
+ * Starts a sidecar in this process. Ports are free ones unless the variables say otherwise.
+ * @param tracing what it makes spans with, if it is to make any
+ */
+export async function startSidecar(env: Env, tracing?: Tracing): Promise<Sidecar> {
   const defaults = { CLIENT_ID_SECRET: SECRET, PORT: 0, OUTBOUND_PORT: 0, ADMIN_PORT: 0, NAME: 'test' }
   const variables = Object.fromEntries(
     Object.entries({ ...defaults, ...env }).map(([name, value]) => [name, String(value)]),
   )
   const lines: LogLine[] = []
-  const app = await startApp(loadConfig(variables).config, collect(lines))
+  const exporting: Exporting = { tracing, host: undefined, trouble: () => undefined }
+  const app = await startApp(loadConfig(variables).config, collect(lines), new Metrics(), exporting)
   const port = (role: Role) => app.ports.get(role)!.port
   return { app, lines, port, url: `http://127.0.0.1:${port('inbound')}`, close: () => app.close() }
 }
@@ -50,17 +58,15 @@ export interface Pair {
  */
 export async function startPair(
   app: http.RequestListener | number,
-  env: { orders?: Record<string, string | number>; billing?: Record<string, string | number> } = {},
+  env: { orders?: Env; billing?: Env } = {},
+  tracing: { orders?: Tracing; billing?: Tracing } = {},
 ): Promise<Pair> {
   const server = typeof app === 'number' ? undefined : await startServer(app)
   const upstream = `http://127.0.0.1:${server?.port ?? app}`
-  const billing = await startSidecar({
-    NAME: 'billing',
-    UPSTREAM: upstream,
-    OUTBOUND_PORT: 'off',
-    ...env.billing,
-  })
-  const orders = await startSidecar({ NAME: 'orders', PEERS: `billing=${billing.url}`, ...env.orders })
+  const called = { NAME: 'billing', UPSTREAM: upstream, OUTBOUND_PORT: 'off', ...env.billing }
+  const billing = await startSidecar(called, tracing.billing)
+  const calling = { NAME: 'orders', PEERS: `billing=${billing.url}`, ...env.orders }
+  const orders = await startSidecar(calling, tracing.orders)
   return {
     orders,
     billing,

@@ -1,0 +1,269 @@
+/** One call at a port of this sidecar, as its spans, its metrics and its line in the log will tell it. */
+import { type Attributes, context, type SpanContext, SpanKind } from '@opentelemetry/api'
+import type { Fields, RequestHead, Watcher } from '../call.ts'
+import type { SidecarError } from '../errors.ts'
+import type { Logger } from '../log.ts'
+import { CallTrace, endSpan } from './call-trace.ts'
+import { Coding } from './coding.ts'
+import { contextFields, withOuterContext } from './context-fields.ts'
+import { Forward, type Forwarded, type Target } from './forward.ts'
+import { methodName, spanName } from './method-name.ts'
+import type { CallLabels, Direction, Metrics } from './metrics.ts'
+import type { Recent } from './recent.ts'
+import type { Tracing } from './tracing.ts'
+
+/** Where records go. */
+export interface RecordOptions {
+  /** undefined: no spans are made here */
+  tracing: Tracing | undefined
+  /** Are trace contexts told inside of messages alone? */
+  contextInside: boolean
+  /** undefined: there is no line a call */
+  accessLog: Pick<Logger, 'info'> | undefined
+  metrics: Metrics
+  recent: Recent
+}
+
+const NONE: Fields = []
+
+export class CallRecord implements Watcher {
+  readonly #options: RecordOptions
+  readonly #startMs = performance.now()
+  /** undefined: it is none that is counted, such as a pairing */
+  #direction: Direction | undefined
+  #method = 'POST'
+  #peer = ''
+  #status = 0
+  #error = ''
+  /** of what carried a message of a peer */
+  #outerFields: Fields = NONE
+  #trace: CallTrace | undefined
+  readonly #codings: Coding[] = []
+  readonly #forwards: Forward[] = []
+  #forwardedS = 0
+  /** Then nothing begins any more, though something may still be under way. */
+  #isOver = false
+
+  constructor(options: RecordOptions) {
+    this.#options = options
+  }
+
+  /** It is a call of the app. */
+  outbound({ method, fields }: RequestHead): void {
+    this.#direction = 'outbound'
+    this.#method = methodName(method)
+    this.#begin(fields)
+  }
+
+  /** It is carried by a request of a peer's sidecar, of which nothing has authenticated yet. */
+  carried(outerFields: Fields): void {
+    this.#outerFields = outerFields
+  }
+
+  /**
+   * It is a message of a peer, which has authenticated.
+   * @param peer what its sender calls itself
+   */
+  inbound({ method, fields }: RequestHead, peer: string): void {
+    this.#direction = 'inbound'
+    this.#method = methodName(method)
+    this.#peer = peer
+    this.#begin(fields, { 'service.peer.name': serviceName(peer) })
+  }
+
+  /** It is a pairing. */
+  pairing(outerFields: Fields): void {
+    this.carried(outerFields)
+    this.#begin(NONE)
+  }
+
+  /** It is a message, or a pairing, that this sidecar refuses. */
+  refused(code: string, status: number): void {
+    const { metrics, recent } = this.#options
+    metrics.rejected('sent', code)
+    recent.rejected('sent', code)
+    if (!this.#trace) this.#begin(NONE)
+    this.#trace?.set('mte.reject.code', code)
+    this.#status = status
+    this.#error = code === 'state_unavailable' ? 'state-unavailable' : 'message-refused'
+  }
+
+  /**
+   * Where an outbound call goes.
+   * @param peer as the store of the pairs lists it
+   */
+  towards(peer: string): void {
+    this.#peer = peer
+  }
+
+  /** @param error code of the error table, where the answer is a sidecar's own; else empty */
+  answered(status: number, error: string): void {
+    this.#status = status
+    this.#error = error
+  }
+
+  /** The encoding or decoding of one of its messages. */
+  coding(operation: 'encode' | 'decode', what: 'request' | 'response'): Coding {
+    const coding = new Coding(operation, what)
+    coding.onEnd(() => {
+      const { workMs, plaintextBytes, messageBytes } = coding
+      this.#options.metrics.coded(operation, what, { seconds: workMs / 1000, plaintextBytes, messageBytes })
+    })
+    this.#codings.push(coding)
+    return coding
+  }
+
+  /** The call, or a message of it, is sent. */
+  forward(target: Target): Forward {
+    const { metrics } = this.#options
+    const forward = new Forward(
+      this.#isOver ? undefined : this.#trace,
+      this.#method,
+      target,
+      ({ status, error, seconds }: Forwarded) => {
+        this.#forwardedS += seconds
+        if (this.#direction)
+          metrics.forwarded({ ...this.#labels, status, error }, seconds, this.#sampledTraceId)
+      },
+    )
+    this.#forwards.push(forward)
+    return forward
+  }
+
+  /** The fields of the call's head as they are sent on. */
+  fieldsInside(fields: Fields, forward: Forward): Fields {
+    if (!this.#trace) return withOuterContext(fields, this.#outerFields)
+    return this.#trace.inject(fields, forward.spanContext ?? this.#trace.spanContext)
+  }
+
+  /** The fields that a message of the call has outside, where the network sees them. */
+  fieldsOutside(fields: Fields, forward: Forward): Fields {
+    if (this.#options.contextInside) return NONE
+    if (!this.#trace) return contextFields(fields)
+    return this.#trace.contextFields(forward.spanContext ?? this.#trace.spanContext)
+  }
+
+  /** The place of the call in its trace; undefined where nothing is traced. */
+  get trace(): CallTrace | undefined {
+    return this.#trace
+  }
+
+  /** Does something of which the spans of instrumented packages are to be below the call's. */
+  within<T>(work: () => T): T {
+    return this.#trace?.sampled ? context.with(this.#trace.context, work) : work()
+  }
+
+  /** It waited for something that another call began. */
+  waitedFor(spanContext: SpanContext | undefined): void {
+    if (spanContext) this.#trace?.link(spanContext)
+  }
+
+  get ids(): { trace_id?: string; span_id?: string } {
+    if (!this.#trace) return {}
+    const { traceId, spanId } = this.#trace.spanContext
+    return { trace_id: traceId, span_id: spanId }
+  }
+
+  over(why: SidecarError | undefined): void {
+    if (why) this.#error = why.code
+    // What it was is not known, but that it was.
+    if (why && !this.#trace) this.#begin(NONE)
+    this.#isOver = true
+    // What is not complete then was given up for what went wrong with the call, if anything did.
+    const cut = this.#error
+    for (const forward of this.#forwards) forward.end(cut)
+    const endMs = performance.now()
+    // Not before: which trace a message belongs to is known once it has been decoded.
+    if (this.#trace?.sampled) for (const coding of this.#codings) this.#codingSpan(coding, endMs, cut)
+    const status = this.#status
+    const error = this.#error || (status >= 500 ? String(status) : '')
+    this.#tell({ ...this.#labels, status, error }, endMs)
+    const attributes: Attributes = {}
+    if (status > 0) attributes['http.response.status_code'] = status
+    if (error) attributes['error.type'] = error
+    this.#trace?.end(endMs, attributes, why !== undefined || status >= 500)
+  }
+
+  #begin(inner: Fields, more: Attributes = {}): void {
+    const { tracing } = this.#options
+    if (!tracing || this.#isOver) return
+    const attributes = {
+      'http.request.method': this.#method,
+      'url.scheme': 'http',
+      'mte.direction': this.#direction ?? 'inbound',
+      ...more,
+    }
+    const span = { name: spanName(this.#method), startMs: this.#startMs, attributes }
+    this.#trace = new CallTrace(tracing, span, tracing.extract(inner), tracing.extract(this.#outerFields))
+  }
+
+  #codingSpan(coding: Coding, overMs: number, cut: string): void {
+    const { operation, what, startMs, plaintextBytes, messageBytes, chunks } = coding
+    const [input, output] =
+      operation === 'encode' ? [plaintextBytes, messageBytes] : [messageBytes, plaintextBytes]
+    const span = this.#trace!.begin(`mte.${operation} ${what}`, SpanKind.INTERNAL, startMs, {
+      'mte.message.type': what,
+      'mte.input.size': input,
+      'mte.output.size': output,
+      'mte.chunk.count': chunks,
+    })
+    const error = coding.endMs === undefined ? cut : ''
+    endSpan(span, coding.endMs ?? overMs, error ? { 'error.type': error } : {}, error !== '')
+  }
+
+  get #labels(): CallLabels {
+    return {
+      direction: this.#direction ?? 'inbound',
+      peer: this.#peer,
+      method: this.#method,
+      status: this.#status,
+      error: '',
+    }
+  }
+
+  get #sampledTraceId(): string | undefined {
+    return this.#trace?.sampled ? this.#trace.spanContext.traceId : undefined
+  }
+
+  #tell(call: CallLabels, endMs: number): void {
+    if (!this.#direction) return
+    const { metrics, recent, accessLog } = this.#options
+    const seconds = (endMs - this.#startMs) / 1000
+    metrics.served(call, seconds, this.#sampledTraceId)
+    recent.served(call, seconds)
+    accessLog?.info({ ...this.#accessFields(call), totalMs: rounded(1000 * seconds), ...this.ids }, 'call')
+  }
+
+  #accessFields({ direction, peer, method, status, error }: CallLabels): object {
+    const workMs = (operation: string) =>
+      sum(this.#codings.filter((coding) => coding.operation === operation).map(({ workMs }) => workMs))
+    const bytes = (what: string) =>
+      sum(this.#codings.filter((coding) => coding.what === what).map(({ plaintextBytes }) => plaintextBytes))
+    return {
+      direction,
+      peer,
+      method,
+      status,
+      ...(error ? { error } : {}),
+      requestBytes: bytes('request'),
+      responseBytes: bytes('response'),
+      encodeMs: rounded(workMs('encode')),
+      forwardMs: rounded(1000 * this.#forwardedS),
+      decodeMs: rounded(workMs('decode')),
+    }
+  }
+}
+
+/** What a sidecar calls its service, by the NAME of the sidecar. */
+export function serviceName(name: string): string {
+  return `${name}-mte`
+}
+
+function sum(numbers: number[]): number {
+  return numbers.reduce((total, number) => total + number, 0)
+}
+
+/** To whole microseconds. */
+function rounded(ms: number): number {
+  return Math.round(1000 * ms) / 1000
+}

@@ -1,0 +1,111 @@
+import type { Socket } from 'node:net'
+import { type Attributes, type Context, type Span, type SpanContext, SpanKind } from '@opentelemetry/api'
+import { type CallTrace, endSpan } from './call-trace.ts'
+import type { Coding } from './coding.ts'
+import { spanName } from './method-name.ts'
+
+/** Where something is sent. */
+export interface Target {
+  /** base URL or origin */
+  url: string
+  /** what the peer calls itself, where it is one */
+  peer?: string
+  /** how often the call was sent before */
+  resends?: number
+}
+
+/** What became of something that was sent. */
+export interface Forwarded {
+  /** 0: there was no answer */
+  status: number
+  /** empty: none */
+  error: string
+  seconds: number
+}
+
+/** The step in which a call leaves this sidecar, once for each time that it is sent: until its answer is complete. */
+export class Forward {
+  readonly #startMs = performance.now()
+  readonly #span: Span | undefined
+  readonly #onEnd: (forwarded: Forwarded) => void
+  #status = 0
+  #error = ''
+  #rejected: string | undefined
+  #over = false
+
+  /**
+   * @param callTrace undefined: nothing is traced
+   * @param above where it is not directly below the call
+   */
+  constructor(
+    callTrace: CallTrace | undefined,
+    method: string,
+    target: Target,
+    onEnd: (forwarded: Forwarded) => void,
+    above?: Context,
+  ) {
+    this.#onEnd = onEnd
+    this.#span = callTrace?.sampled
+      ? callTrace.begin(spanName(method), SpanKind.CLIENT, this.#startMs, attributesOf(method, target), above)
+      : undefined
+  }
+
+  /** of its span; undefined where it has none */
+  get spanContext(): SpanContext | undefined {
+    return this.#span?.spanContext()
+  }
+
+  /**
+   * @param socket the connection that the answer came on
+   * @param error code of the error table, where the answer is a sidecar's own
+   */
+  answered(status: number, socket?: Socket, error = ''): void {
+    this.#status = status
+    this.#error = error
+    if (!this.#span || !socket?.remoteAddress) return
+    this.#span.setAttributes({
+      'network.peer.address': socket.remoteAddress,
+      'network.peer.port': socket.remotePort,
+    })
+  }
+
+  /** The peer's sidecar refused what it was sent. */
+  rejected(code: string): void {
+    this.#rejected = code
+  }
+
+  /**
+   * It ends with the message of its answer.
+   * @param error code of the error table, where the answer is a sidecar's own; else empty
+   */
+  endWith(answer: Coding, error = ''): void {
+    answer.onEnd(() => this.end(error))
+  }
+
+  /** @param error empty: none but what the answer tells */
+  end(error: string): void {
+    if (this.#over) return
+    this.#over = true
+    const endMs = performance.now()
+    const status = this.#status
+    error ||= this.#error || (status >= 400 ? String(status) : '')
+    this.#onEnd({ status, error, seconds: (endMs - this.#startMs) / 1000 })
+    if (!this.#span) return
+    const attributes: Attributes = {}
+    if (status > 0) attributes['http.response.status_code'] = status
+    if (error) attributes['error.type'] = error
+    if (this.#rejected) attributes['mte.reject.code'] = this.#rejected
+    endSpan(this.#span, endMs, attributes, error !== '')
+  }
+}
+
+function attributesOf(method: string, { url, peer, resends = 0 }: Target): Attributes {
+  const { hostname, port, protocol } = new URL(url)
+  return {
+    'http.request.method': method,
+    'server.address': hostname.replace(/^\[|\]$/g, ''),
+    'server.port': Number(port) || (protocol === 'https:' ? 443 : 80),
+    ...(peer === undefined ? {} : { 'service.peer.name': `${peer}-mte` }),
+    ...(resends > 0 ? { 'http.request.resend_count': resends } : {}),
+  }
+}
