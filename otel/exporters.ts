@@ -1,9 +1,16 @@
 /** Where traces and metrics go, and what becomes of each export. */
 import { type ExportResult, ExportResultCode } from '@opentelemetry/core'
+import { OTLPExporterBase } from '@opentelemetry/otlp-exporter-base'
+import {
+  convertLegacyHttpOptions,
+  createOtlpHttpExportDelegate,
+} from '@opentelemetry/otlp-exporter-base/node-http'
+import { TraceExporterMetricsHelper } from '@opentelemetry/otlp-transformer'
 import { ConsoleMetricExporter, type PushMetricExporter } from '@opentelemetry/sdk-metrics'
 import { ConsoleSpanExporter, type ReadableSpan, type SpanExporter } from '@opentelemetry/sdk-trace'
 import type { OtelExport } from '../sidecar/otel-settings.ts'
 import type { Warnings } from './diagnostics.ts'
+import { traceSerializer } from './trace-serializer.ts'
 
 /** The codes of gRPC that say what to look at: https://grpc.io/docs/guides/status-codes/ */
 const GRPC = {
@@ -75,7 +82,24 @@ async function otlpTraceExporter({ protocol }: OtelExport): Promise<SpanExporter
     return new (await import('@opentelemetry/exporter-trace-otlp-grpc')).OTLPTraceExporter()
   if (protocol === 'http/json')
     return new (await import('@opentelemetry/exporter-trace-otlp-http')).OTLPTraceExporter()
-  return new (await import('@opentelemetry/exporter-trace-otlp-proto')).OTLPTraceExporter()
+  return protobufTraceExporter()
+}
+
+/**
+ * The exporter of traces over HTTP in Protocol Buffers, as the SDK has it, but with our serializer.
+ * @param config where it is to be other than the variables say
+ */
+export function protobufTraceExporter(config: { url?: string; timeoutMillis?: number } = {}): SpanExporter {
+  const contentType = { 'Content-Type': 'application/x-protobuf' }
+  const options = convertLegacyHttpOptions(config, 'TRACES', 'v1/traces', contentType)
+  const delegate = createOtlpHttpExportDelegate(
+    options,
+    traceSerializer,
+    'otlp_http_span_exporter',
+    TraceExporterMetricsHelper,
+    undefined,
+  )
+  return new OTLPExporterBase(delegate)
 }
 
 async function otlpMetricExporter({ protocol }: OtelExport): Promise<PushMetricExporter> {

@@ -56,7 +56,7 @@ export function isContextField(name: string): boolean {
 /** As `Tracing.extract` promises. */
 export function extract(fields: Fields): Extracted[] {
   const values = contextValues(fields)
-  if (!values) return []
+  if (!values) return NONE
   const found: Extracted[] = []
   for (const [format, read] of READERS) {
     const context = read(values)
@@ -80,6 +80,8 @@ export function inject(context: SpanContext, formats: readonly ContextFormat[]):
   }
   return fields
 }
+
+const NONE: Extracted[] = []
 
 const READERS: readonly [ContextFormat, (values: Values) => SpanContext | undefined][] = [
   ['w3c', w3c],
@@ -105,13 +107,26 @@ function contextValues(fields: Fields): Values | undefined {
 function w3c(values: Values): SpanContext | undefined {
   const value = values.get('traceparent')
   if (value === undefined) return undefined
-  const [, version, traceId, spanId, flags] = TRACEPARENT.exec(value) ?? []
-  if (version === undefined || (version === '00' && value.length !== TRACEPARENT_00_CHARACTERS))
-    return undefined
-  const context = remote(traceId!, spanId!, (Number.parseInt(flags!, 16) & SAMPLED) === SAMPLED)
+  const context = traceparent(value)
+  if (!context) return undefined
   const state = values.get('tracestate')
   const traceState = state === undefined ? undefined : tracestate(state)
   return traceState ? { ...context, traceState } : context
+}
+
+/** A message and the request that carries it say the same, one after the other. */
+let last: { value: string; context: SpanContext | undefined } = { value: '', context: undefined }
+
+function traceparent(value: string): SpanContext | undefined {
+  if (value !== last.value) last = { value, context: parsed(value) }
+  return last.context
+}
+
+function parsed(value: string): SpanContext | undefined {
+  const [, version, traceId, spanId, flags] = TRACEPARENT.exec(value) ?? []
+  if (version === undefined || (version === '00' && value.length !== TRACEPARENT_00_CHARACTERS))
+    return undefined
+  return remote(traceId!, spanId!, (Number.parseInt(flags!, 16) & SAMPLED) === SAMPLED)
 }
 
 /** Of members with one key the first is kept, which is the newest; undefined where there is none, any is malformed, or all too long. */

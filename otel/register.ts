@@ -5,10 +5,10 @@
  * and 50 MB. It must be started before ioredis is imported, whose calls it makes spans of.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { trace } from '@opentelemetry/api'
 import { getNodeAutoInstrumentations } from '@opentelemetry/auto-instrumentations-node'
 import {
   defaultResource,
+  detectResources,
   envDetector,
   hostDetector,
   osDetector,
@@ -17,6 +17,7 @@ import {
 } from '@opentelemetry/resources'
 import { PeriodicExportingMetricReader } from '@opentelemetry/sdk-metrics'
 import { NodeSDK } from '@opentelemetry/sdk-node'
+import { BatchSpanProcessor, TraceIdRatioBasedSampler } from '@opentelemetry/sdk-trace'
 import { register, supportsSyncHooks } from 'import-in-the-middle/register-hooks.mjs'
 import type { Logger } from '../sidecar/log.ts'
 import { type OtelSettings, readOtelSettings } from '../sidecar/otel-settings.ts'
@@ -25,7 +26,7 @@ import type { Tracing } from '../sidecar/telemetry/tracing.ts'
 import { logDiagnostics, Warnings } from './diagnostics.ts'
 import { metricExporter, Outcomes, traceExporter } from './exporters.ts'
 import { MetricBridge } from './metric-bridge.ts'
-import { extract, inject, isContextField } from './propagation.ts'
+import { createTracing } from './tracing.ts'
 
 export interface SdkOptions {
   /** what the sidecar calls itself; its service is `<name>-mte`, unless OpenTelemetry's variables name it */
@@ -46,6 +47,8 @@ export interface Sdk {
 }
 
 const SCOPE = 'mte-sidecar'
+/** Without that of the process, which tells its arguments and its owner. */
+const DETECTORS = [serviceInstanceIdDetector, hostDetector, osDetector, envDetector]
 
 /** Starts the SDK, once a process, with what OpenTelemetry's variables say; they have been checked. */
 export async function startSdk({ name, version, log, families }: SdkOptions): Promise<Sdk> {
@@ -60,7 +63,11 @@ export async function startSdk({ name, version, log, families }: SdkOptions): Pr
   const instrumentations = getNodeAutoInstrumentations({
     '@opentelemetry/instrumentation-ioredis': { dbStatementSerializer: (command) => String(command) },
   })
-  const spanExporter = traces && (await traceExporter(traces, outcomes))
+  const resource = defaultResource()
+    .merge(resourceFromAttributes({ 'service.name': `${name}-mte`, 'service.version': version }))
+    .merge(detectResources({ detectors: DETECTORS }))
+  const processor =
+    traces && new BatchSpanProcessor({ exporter: await traceExporter(traces, outcomes), ...traces.batch })
   const reader =
     metrics &&
     new PeriodicExportingMetricReader({
@@ -70,20 +77,24 @@ export async function startSdk({ name, version, log, families }: SdkOptions): Pr
       metricProducers: [new MetricBridge({ name: SCOPE, version }, families)],
     })
   const sdk = new NodeSDK({
-    resource: defaultResource().merge(
-      resourceFromAttributes({ 'service.name': `${name}-mte`, 'service.version': version }),
-    ),
-    // Without that of the process, which tells its arguments and its owner.
-    resourceDetectors: [serviceInstanceIdDetector, hostDetector, osDetector, envDetector],
+    resource,
+    autoDetectResources: false,
     instrumentations,
-    ...(spanExporter ? { traceExporter: spanExporter } : { spanProcessors: [] }),
+    spanProcessors: processor ? [processor] : [],
     metricReaders: reader ? [reader] : [],
     // What a call says of its trace is written by the sidecar alone.
     textMapPropagator: null,
   })
   sdk.start()
   return {
-    tracing: traces && { tracer: trace.getTracer(SCOPE, version), extract, inject, isContextField },
+    tracing:
+      traces &&
+      createTracing({
+        resource,
+        scope: { name: SCOPE, version },
+        sampling: { parentBased: traces.parentBased, root: new TraceIdRatioBasedSampler(traces.ratio) },
+        onEnd: (span) => processor!.onEnd(span),
+      }),
     trouble: () => outcomes.trouble,
     shutdown: (deadlineMs) => shutdown(sdk, deadlineMs, warnings),
   }

@@ -1,23 +1,20 @@
 /** Several services in one process, whose spans are kept and then looked at, or exported. NodeSDK knows only one. */
 import { SpanKind, SpanStatusCode } from '@opentelemetry/api'
 import { hrTimeToMicroseconds } from '@opentelemetry/core'
-import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto'
 import { resourceFromAttributes } from '@opentelemetry/resources'
 import {
   AlwaysOffSampler,
   AlwaysOnSampler,
-  ParentBasedSampler,
   type ReadableSpan,
   type SpanExporter,
-  TracerProvider,
 } from '@opentelemetry/sdk-trace'
 import { createLogger } from '../sidecar/log.ts'
 import type { OtelExport } from '../sidecar/otel-settings.ts'
 import type { Tracing } from '../sidecar/telemetry/tracing.ts'
 import type { SpanKindName, TraceSpan } from '../sidecar/trace-tree.ts'
 import { Warnings } from './diagnostics.ts'
-import { Outcomes, traceExporter } from './exporters.ts'
-import { extract, inject, isContextField } from './propagation.ts'
+import { Outcomes, protobufTraceExporter, traceExporter } from './exporters.ts'
+import { createTracing } from './tracing.ts'
 
 /** For an export to a machine that is near, with all tries. */
 const EXPORT_MS = 2_000
@@ -36,19 +33,13 @@ export class Services {
   /** Makes spans in the name of a service. */
   tracing(service: string): Tracing {
     const root = service === this.#first ? new AlwaysOnSampler() : new AlwaysOffSampler()
-    const provider = new TracerProvider({
+    return createTracing({
       resource: resourceFromAttributes({ 'service.name': service }),
-      sampler: new ParentBasedSampler({ root }),
-      spanProcessors: [
-        {
-          onStart: () => void this.#open++,
-          onEnd: (span) => this.#ended(span),
-          forceFlush: async () => {},
-          shutdown: async () => {},
-        },
-      ],
+      scope: { name: 'mte-sidecar' },
+      sampling: { parentBased: true, root },
+      onStart: () => void this.#open++,
+      onEnd: (span) => this.#ended(span),
     })
-    return { tracer: provider.getTracer('mte-sidecar'), extract, inject, isContextField }
   }
 
   /** Every span, once all that began have ended: the caller of a service has its answer before that. */
@@ -86,7 +77,7 @@ export function traceSpan(span: ReadableSpan): TraceSpan {
 
 /** Sends spans to the base URL of OTLP over HTTP. Never fails: whoever has them to show knows whether they came. */
 export async function exportTo(url: string, spans: readonly ReadableSpan[]): Promise<void> {
-  await exportOnce(new OTLPTraceExporter({ url: `${url}/v1/traces`, timeoutMillis: EXPORT_MS }), spans)
+  await exportOnce(protobufTraceExporter({ url: `${url}/v1/traces`, timeoutMillis: EXPORT_MS }), spans)
 }
 
 /**

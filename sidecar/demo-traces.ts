@@ -1,6 +1,6 @@
 /** What the demonstration shows of traces: the call as a tree of spans, here and in a Jaeger where there is one. */
 import type { IncomingHttpHeaders } from 'node:http'
-import { type Attributes, ROOT_CONTEXT, type SpanContext, SpanKind, trace } from '@opentelemetry/api'
+import { type Attributes, type SpanContext, SpanKind } from '@opentelemetry/api'
 import { exportAsConfigured, exportTo, Services, traceSpan } from '../otel/services.ts'
 import { findJaeger, type Jaeger, startJaeger } from './demo-jaeger.ts'
 import { baseUrl, Mistake } from './formats.ts'
@@ -147,20 +147,20 @@ export class DemoTraces {
 }
 
 function appSpan(
-  { tracer, inject }: Tracing,
+  tracing: Tracing,
   name: string,
   kind: SpanKind,
   attributes: Attributes,
   parent?: SpanContext,
 ): AppSpan {
-  const above = parent ? trace.setSpanContext(ROOT_CONTEXT, parent) : ROOT_CONTEXT
-  const span = tracer.startSpan(name, { kind, attributes }, above)
-  const fields = inject(span.spanContext(), [])
+  const context = tracing.contextBelow(parent)
+  const span = tracing.begin({ name, kind, context, parent, startMs: performance.now(), attributes })
+  const fields = tracing.inject(context, [])
   return {
     headers: { [fields[0]!]: fields[1]! },
     end(status) {
-      span.setAttribute('http.response.status_code', status)
-      span.end()
+      span.set('http.response.status_code', status)
+      span.end(performance.now(), false)
     },
   }
 }

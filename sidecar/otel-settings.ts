@@ -13,9 +13,19 @@ export interface OtelExport {
   endpoint: string
 }
 
+/** Which traces are sampled, and how their spans are gathered before they are sent. */
+export interface OtelTraces extends OtelExport {
+  /** Is a call sampled where what it comes from is? */
+  parentBased: boolean
+  /** the share of the others, from 0 to 1 */
+  ratio: number
+  /** as the SDK takes it; what is not there is as it finds right */
+  batch: { [option in keyof typeof BATCH]?: number }
+}
+
 export interface OtelSettings {
   /** undefined: they are not exported */
-  traces: OtelExport | undefined
+  traces: OtelTraces | undefined
   /** undefined: they are not exported */
   metrics: (OtelExport & { intervalMs: number; timeoutMs: number }) | undefined
   /** a line each: `VARIABLE: what would be right`; never with anything of a value, which may be secret */
@@ -39,6 +49,14 @@ const LOG_LEVELS = ['none', 'error', 'warn', 'info', 'debug', 'verbose', 'all']
 const TIMER_MS_MAX = 2 ** 31 - 1
 const INTERVAL_MS = 60_000
 const TIMEOUT_MS = 30_000
+
+/** Options of the SDK's batch processor, by their variables. */
+const BATCH = {
+  scheduledDelayMillis: 'OTEL_BSP_SCHEDULE_DELAY',
+  exportTimeoutMillis: 'OTEL_BSP_EXPORT_TIMEOUT',
+  maxQueueSize: 'OTEL_BSP_MAX_QUEUE_SIZE',
+  maxExportBatchSize: 'OTEL_BSP_MAX_EXPORT_BATCH_SIZE',
+} as const
 
 /** The checks of what is used where the signal is exported, and by it alone. */
 const CHECKS: Record<Signal, Record<string, Check>> = {
@@ -104,7 +122,11 @@ export function readOtelSettings(env: Env): OtelSettings {
   }
   const traces = exported('TRACES')
   const metrics = exported('METRICS')
-  return { traces, metrics: metrics && { ...metrics, ...metricTimes(set) }, mistakes: [...mistakes] }
+  return {
+    traces: traces && { ...traces, ...samplingOf(set), batch: batchOf(set) },
+    metrics: metrics && { ...metrics, ...metricTimes(set) },
+    mistakes: [...mistakes],
+  }
 }
 
 function exporterOf(set: Env, signal: Signal): 'otlp' | 'console' | undefined {
@@ -120,6 +142,19 @@ function otlp(set: Env, signal: Signal, name: string): string | undefined {
 function shownEndpoint(url: string | undefined, protocol: OtelExport['protocol']): string {
   if (url === undefined || !URL.canParse(url)) return `http://localhost:${protocol === 'grpc' ? 4317 : 4318}`
   return new URL(url).origin
+}
+
+/** Without a sampler it is parentbased_traceidratio. */
+function samplingOf(set: Env): Pick<OtelTraces, 'parentBased' | 'ratio'> {
+  const sampler = set.OTEL_TRACES_SAMPLER ?? 'parentbased_traceidratio'
+  const ratios: Record<string, number> = { always_on: 1, always_off: 0 }
+  const root = sampler.replace('parentbased_', '')
+  return { parentBased: root !== sampler, ratio: ratios[root] ?? Number(set.OTEL_TRACES_SAMPLER_ARG ?? 1) }
+}
+
+function batchOf(set: Env): OtelTraces['batch'] {
+  const named = Object.entries(BATCH).filter(([, name]) => set[name] !== undefined)
+  return Object.fromEntries(named.map(([option, name]) => [option, Number(set[name])]))
 }
 
 /** A timeout that is longer than the interval is as long as that. */

@@ -315,7 +315,7 @@ export class Outbound {
     try {
       const head = await response.head((interim) => attempt.inform(interim))
       forward.answered(head.status, answer.socket, sidecarError(head.fields))
-      forward.endWith(coding, sidecarError(head.fields))
+      forward.endWith(coding)
       return { head, body: response }
     } catch (error) {
       attempt.abandon(asSidecarError(error))

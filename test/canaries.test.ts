@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict'
 import { inspect } from 'node:util'
 import { OTLPTraceExporter as JsonExporter } from '@opentelemetry/exporter-trace-otlp-http'
-import { OTLPTraceExporter as ProtobufExporter } from '@opentelemetry/exporter-trace-otlp-proto'
 import type { ReadableSpan } from '@opentelemetry/sdk-trace'
+import { protobufTraceExporter } from '../otel/exporters.ts'
 import { startCollector } from './otel/collector.ts'
 import { beginCall } from './support/app-client.ts'
 import { type AppServer, startAppServer } from './support/app-server.ts'
@@ -137,8 +137,8 @@ async function pagesOf(sidecar: Sidecar): Promise<string[]> {
 async function exported(spans: ReadableSpan[]): Promise<Buffer> {
   assert.ok(spans.length > 0)
   const collector = await startCollector()
-  for (const Exporter of [JsonExporter, ProtobufExporter]) {
-    const exporter = new Exporter({ url: `${collector.url}/v1/traces` })
+  const config = { url: `${collector.url}/v1/traces` }
+  for (const exporter of [new JsonExporter(config), protobufTraceExporter(config)]) {
     const failure = await new Promise((resolve) => exporter.export(spans, ({ error }) => resolve(error)))
     assert.equal(failure, undefined)
     await exporter.shutdown()

@@ -34,6 +34,9 @@ test('says where to and how, without what may be secret', () => {
     exporter: 'otlp',
     protocol: 'http/protobuf',
     endpoint: 'http://collector:4318',
+    parentBased: true,
+    ratio: 1,
+    batch: {},
   })
   const env = {
     OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc',
@@ -42,8 +45,28 @@ test('says where to and how, without what may be secret', () => {
     OTEL_METRICS_EXPORTER: 'otlp',
   }
   const { traces, metrics } = readOtelSettings(env)
-  assert.deepEqual(traces, { exporter: 'otlp', protocol: 'grpc', endpoint: 'https://collector' })
+  assert.deepEqual([traces?.protocol, traces?.endpoint], ['grpc', 'https://collector'])
   assert.deepEqual([metrics?.protocol, metrics?.endpoint], ['http/json', 'http://localhost:4318'])
+})
+
+test('each sampler says whether it keeps to its parent, and which share of the others it takes', () => {
+  const sampling = (OTEL_TRACES_SAMPLER: string, OTEL_TRACES_SAMPLER_ARG = '') => {
+    const { traces } = readOtelSettings({ ...ENDPOINT, OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG })
+    return [traces!.parentBased, traces!.ratio]
+  }
+  assert.deepEqual(sampling(''), [true, 1])
+  assert.deepEqual(sampling('', '0.25'), [true, 0.25])
+  assert.deepEqual(sampling('always_on', '0.25'), [false, 1])
+  assert.deepEqual(sampling('always_off'), [false, 0])
+  assert.deepEqual(sampling('traceidratio', '0.25'), [false, 0.25])
+  assert.deepEqual(sampling('parentbased_always_on'), [true, 1])
+  assert.deepEqual(sampling('parentbased_always_off'), [true, 0])
+  assert.deepEqual(sampling('parentbased_traceidratio', '0'), [true, 0])
+})
+
+test('how spans are gathered is read, as far as it is said', () => {
+  const env = { ...ENDPOINT, OTEL_BSP_SCHEDULE_DELAY: '100', OTEL_BSP_MAX_QUEUE_SIZE: '64' }
+  assert.deepEqual(readOtelSettings(env).traces!.batch, { scheduledDelayMillis: 100, maxQueueSize: 64 })
 })
 
 test('a timeout of metrics is never longer than their interval', () => {

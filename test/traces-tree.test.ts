@@ -1,7 +1,7 @@
 /** One call as it is traced: which spans there are, what each of them says, and how they nest. */
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { ROOT_CONTEXT, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api'
+import { SpanKind, SpanStatusCode } from '@opentelemetry/api'
 import { hrTimeToMicroseconds } from '@opentelemetry/core'
 import type { ReadableSpan } from '@opentelemetry/sdk-trace'
 import { fieldsFromRaw } from '../sidecar/http/fields.ts'
@@ -12,7 +12,7 @@ import { call } from './support/call.ts'
 import { type MeshProxy, startMeshProxy } from './support/mesh-proxy.ts'
 import { type Pair, startPair, startSidecar, unusedPort } from './support/sidecars.ts'
 import { suite } from './support/suite.ts'
-import { keepSpans, labelOf, newContext, spanOf, traceparent, treeOf } from './support/tracing.ts'
+import { begin, keepSpans, labelOf, newContext, spanOf, traceparent, treeOf } from './support/tracing.ts'
 
 const test = suite('traces: the tree')
 
@@ -61,16 +61,15 @@ test('a call is one tree of both apps and both sidecars', async () => {
   const billing = spans.tracing('billing')
   app.handler = (request, response) => {
     const [above] = billing.extract(fieldsFromRaw(request.rawHeaders))
-    const parent = trace.setSpanContext(ROOT_CONTEXT, above!.context)
-    billing.tracer.startSpan('POST /v1/charges', { kind: SpanKind.SERVER }, parent).end()
+    begin(billing, 'POST /v1/charges', SpanKind.SERVER, above!.context).end(performance.now(), false)
     response.end('charged')
   }
-  const client = orders.tracer.startSpan('POST', { kind: SpanKind.CLIENT }, ROOT_CONTEXT)
-  const headers = Object.fromEntries(pairsOf(orders.inject(client.spanContext(), [])))
+  const client = begin(orders, 'POST', SpanKind.CLIENT)
+  const headers = Object.fromEntries(pairsOf(orders.inject(client.context, [])))
   const answer = await call(port, { method: 'POST', path: '/v1/charges', headers, body: 'a charge' })
-  client.end()
+  client.end(performance.now(), false)
   assert.equal(answer.text, 'charged')
-  const { traceId } = client.spanContext()
+  const { traceId } = client.context
   assert.deepEqual(treeOf(await spans.trace(traceId, 3)), [
     'orders POST CLIENT',
     ' orders-mte POST SERVER',

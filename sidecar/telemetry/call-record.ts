@@ -1,9 +1,9 @@
 /** One call at a port of this sidecar, as its spans, its metrics and its line in the log will tell it. */
-import { type Attributes, context, type SpanContext, SpanKind } from '@opentelemetry/api'
+import { type Attributes, context, ROOT_CONTEXT, type SpanContext, SpanKind, trace } from '@opentelemetry/api'
 import type { Fields, RequestHead, Watcher } from '../call.ts'
 import type { SidecarError } from '../errors.ts'
 import type { Logger } from '../log.ts'
-import { CallTrace, endSpan } from './call-trace.ts'
+import { CallTrace } from './call-trace.ts'
 import { Coding } from './coding.ts'
 import { contextFields, withOuterContext } from './context-fields.ts'
 import { Forward, type Forwarded, type Target } from './forward.ts'
@@ -68,7 +68,7 @@ export class CallRecord implements Watcher {
     this.#direction = 'inbound'
     this.#method = methodName(method)
     this.#peer = peer
-    this.#begin(fields, { 'service.peer.name': serviceName(peer) })
+    this.#begin(fields)
   }
 
   /** It is a pairing. */
@@ -133,14 +133,14 @@ export class CallRecord implements Watcher {
   /** The fields of the call's head as they are sent on. */
   fieldsInside(fields: Fields, forward: Forward): Fields {
     if (!this.#trace) return withOuterContext(fields, this.#outerFields)
-    return this.#trace.inject(fields, forward.spanContext ?? this.#trace.spanContext)
+    return this.#trace.inject(fields, forward.spanContext ?? this.#trace.context)
   }
 
   /** The fields that a message of the call has outside, where the network sees them. */
   fieldsOutside(fields: Fields, forward: Forward): Fields {
     if (this.#options.contextInside) return NONE
     if (!this.#trace) return contextFields(fields)
-    return this.#trace.contextFields(forward.spanContext ?? this.#trace.spanContext)
+    return this.#trace.contextFields(forward.spanContext ?? this.#trace.context)
   }
 
   /** The place of the call in its trace; undefined where nothing is traced. */
@@ -150,7 +150,8 @@ export class CallRecord implements Watcher {
 
   /** Does something of which the spans of instrumented packages are to be below the call's. */
   within<T>(work: () => T): T {
-    return this.#trace?.sampled ? context.with(this.#trace.context, work) : work()
+    if (!this.#trace?.sampled) return work()
+    return context.with(trace.setSpanContext(ROOT_CONTEXT, this.#trace.context), work)
   }
 
   /** It waited for something that another call began. */
@@ -160,7 +161,7 @@ export class CallRecord implements Watcher {
 
   get ids(): { trace_id?: string; span_id?: string } {
     if (!this.#trace) return {}
-    const { traceId, spanId } = this.#trace.spanContext
+    const { traceId, spanId } = this.#trace.context
     return { trace_id: traceId, span_id: spanId }
   }
 
@@ -178,23 +179,30 @@ export class CallRecord implements Watcher {
     const status = this.#status
     const error = this.#error || (status >= 500 ? String(status) : '')
     this.#tell({ ...this.#labels, status, error }, endMs)
-    const attributes: Attributes = {}
-    if (status > 0) attributes['http.response.status_code'] = status
-    if (error) attributes['error.type'] = error
-    this.#trace?.end(endMs, attributes, why !== undefined || status >= 500)
+    if (status > 0) this.#trace?.set('http.response.status_code', status)
+    if (error) this.#trace?.set('error.type', error)
+    this.#trace?.end(endMs, why !== undefined || status >= 500)
   }
 
-  #begin(inner: Fields, more: Attributes = {}): void {
+  #begin(inner: Fields): void {
     const { tracing } = this.#options
     if (!tracing || this.#isOver) return
-    const attributes = {
+    const span = {
+      name: spanName(this.#method),
+      startMs: this.#startMs,
+      attributes: () => this.#attributes(),
+    }
+    this.#trace = new CallTrace(tracing, span, tracing.extract(inner), tracing.extract(this.#outerFields))
+  }
+
+  #attributes(): Attributes {
+    const attributes: Attributes = {
       'http.request.method': this.#method,
       'url.scheme': 'http',
       'mte.direction': this.#direction ?? 'inbound',
-      ...more,
     }
-    const span = { name: spanName(this.#method), startMs: this.#startMs, attributes }
-    this.#trace = new CallTrace(tracing, span, tracing.extract(inner), tracing.extract(this.#outerFields))
+    if (this.#direction === 'inbound') attributes['service.peer.name'] = serviceName(this.#peer)
+    return attributes
   }
 
   #codingSpan(coding: Coding, overMs: number, cut: string): void {
@@ -208,7 +216,8 @@ export class CallRecord implements Watcher {
       'mte.chunk.count': chunks,
     })
     const error = coding.endMs === undefined ? cut : ''
-    endSpan(span, coding.endMs ?? overMs, error ? { 'error.type': error } : {}, error !== '')
+    if (error) span.set('error.type', error)
+    span.end(coding.endMs ?? overMs, error !== '')
   }
 
   get #labels(): CallLabels {
@@ -222,7 +231,7 @@ export class CallRecord implements Watcher {
   }
 
   get #sampledTraceId(): string | undefined {
-    return this.#trace?.sampled ? this.#trace.spanContext.traceId : undefined
+    return this.#trace?.sampled ? this.#trace.context.traceId : undefined
   }
 
   #tell(call: CallLabels, endMs: number): void {

@@ -1,8 +1,9 @@
 import type { Socket } from 'node:net'
-import { type Attributes, type Context, type Span, type SpanContext, SpanKind } from '@opentelemetry/api'
-import { type CallTrace, endSpan } from './call-trace.ts'
+import { type Attributes, type SpanContext, SpanKind } from '@opentelemetry/api'
+import type { CallTrace } from './call-trace.ts'
 import type { Coding } from './coding.ts'
 import { spanName } from './method-name.ts'
+import type { Span } from './tracing.ts'
 
 /** Where something is sent. */
 export interface Target {
@@ -35,24 +36,30 @@ export class Forward {
 
   /**
    * @param callTrace undefined: nothing is traced
-   * @param above where it is not directly below the call
+   * @param parent where it is not directly below the call
    */
   constructor(
     callTrace: CallTrace | undefined,
     method: string,
     target: Target,
     onEnd: (forwarded: Forwarded) => void,
-    above?: Context,
+    parent?: SpanContext,
   ) {
     this.#onEnd = onEnd
     this.#span = callTrace?.sampled
-      ? callTrace.begin(spanName(method), SpanKind.CLIENT, this.#startMs, attributesOf(method, target), above)
+      ? callTrace.begin(
+          spanName(method),
+          SpanKind.CLIENT,
+          this.#startMs,
+          attributesOf(method, target),
+          parent,
+        )
       : undefined
   }
 
   /** of its span; undefined where it has none */
   get spanContext(): SpanContext | undefined {
-    return this.#span?.spanContext()
+    return this.#span?.context
   }
 
   /**
@@ -63,10 +70,8 @@ export class Forward {
     this.#status = status
     this.#error = error
     if (!this.#span || !socket?.remoteAddress) return
-    this.#span.setAttributes({
-      'network.peer.address': socket.remoteAddress,
-      'network.peer.port': socket.remotePort,
-    })
+    this.#span.set('network.peer.address', socket.remoteAddress)
+    this.#span.set('network.peer.port', socket.remotePort!)
   }
 
   /** The peer's sidecar refused what it was sent. */
@@ -74,12 +79,9 @@ export class Forward {
     this.#rejected = code
   }
 
-  /**
-   * It ends with the message of its answer.
-   * @param error code of the error table, where the answer is a sidecar's own; else empty
-   */
-  endWith(answer: Coding, error = ''): void {
-    answer.onEnd(() => this.end(error))
+  /** It ends with the message of its answer. */
+  endWith(answer: Coding): void {
+    answer.onEnd(() => this.end(''))
   }
 
   /** @param error empty: none but what the answer tells */
@@ -91,11 +93,10 @@ export class Forward {
     error ||= this.#error || (status >= 400 ? String(status) : '')
     this.#onEnd({ status, error, seconds: (endMs - this.#startMs) / 1000 })
     if (!this.#span) return
-    const attributes: Attributes = {}
-    if (status > 0) attributes['http.response.status_code'] = status
-    if (error) attributes['error.type'] = error
-    if (this.#rejected) attributes['mte.reject.code'] = this.#rejected
-    endSpan(this.#span, endMs, attributes, error !== '')
+    if (status > 0) this.#span.set('http.response.status_code', status)
+    if (error) this.#span.set('error.type', error)
+    if (this.#rejected) this.#span.set('mte.reject.code', this.#rejected)
+    this.#span.end(endMs, error !== '')
   }
 }
 

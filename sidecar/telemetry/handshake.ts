@@ -1,16 +1,9 @@
 /** One pairing, as its spans and its metrics will tell it. */
-import {
-  type Attributes,
-  type Context,
-  type Span,
-  type SpanContext,
-  SpanKind,
-  trace,
-} from '@opentelemetry/api'
+import { type SpanContext, SpanKind } from '@opentelemetry/api'
 import type { Fields } from '../call.ts'
 import { type CallRecord, type RecordOptions, serviceName } from './call-record.ts'
-import { endSpan } from './call-trace.ts'
 import { Forward } from './forward.ts'
+import type { Span } from './tracing.ts'
 
 export class Handshake {
   readonly cause: CallRecord | undefined
@@ -38,12 +31,12 @@ export class Handshake {
 
   /** of its span; undefined where it has none */
   get spanContext(): SpanContext | undefined {
-    return this.#span?.spanContext()
+    return this.#span?.context
   }
 
   /** A pairing message is sent. */
   forward(url: string): Forward {
-    return new Forward(this.#span && this.cause?.trace, 'POST', { url }, () => {}, this.#context)
+    return new Forward(this.#span && this.cause?.trace, 'POST', { url }, () => {}, this.spanContext)
   }
 
   /** The fields that a pairing message has outside, where the network sees them. */
@@ -51,7 +44,7 @@ export class Handshake {
     const above = this.cause?.trace
     if (this.#options.contextInside || !above) return []
     // Where it is not sampled the peer is told so, or it would begin a trace.
-    return above.contextFields(forward.spanContext ?? above.spanContext)
+    return above.contextFields(forward.spanContext ?? above.context)
   }
 
   /**
@@ -62,13 +55,8 @@ export class Handshake {
     this.#endMs = performance.now()
     this.#options.metrics.paired(this.#role, (this.#endMs - this.#startMs) / 1000, error)
     if (!this.#span) return
-    const attributes: Attributes = {}
-    if (peer) attributes['service.peer.name'] = serviceName(peer)
-    if (error) attributes['error.type'] = error
-    endSpan(this.#span, this.#endMs, attributes, error !== '')
-  }
-
-  get #context(): Context | undefined {
-    return this.#span && trace.setSpan(this.cause!.trace!.context, this.#span)
+    if (peer) this.#span.set('service.peer.name', serviceName(peer))
+    if (error) this.#span.set('error.type', error)
+    this.#span.end(this.#endMs, error !== '')
   }
 }

@@ -1,7 +1,8 @@
 /** The other end of sdk-process.ts: does what it is asked with the SDK, and tells what it logs. */
-import { context, type SpanContext, trace } from '@opentelemetry/api'
+import { context, type SpanContext, SpanKind, TraceFlags, trace } from '@opentelemetry/api'
 import { type Sdk, startSdk } from '../../otel/register.ts'
 import type { Family } from '../../sidecar/telemetry/instruments.ts'
+import type { Span } from '../../sidecar/telemetry/tracing.ts'
 import type { LogLine } from '../support/sidecars.ts'
 
 const families: Family[] = [
@@ -56,6 +57,18 @@ const sdk: Sdk = await startSdk({
   },
 })
 
+function begin(spanContext: SpanContext, parent?: SpanContext): Span {
+  const startMs = performance.now()
+  return sdk.tracing!.begin({
+    name: 'POST',
+    kind: SpanKind.SERVER,
+    context: spanContext,
+    parent,
+    startMs,
+    attributes: {},
+  })
+}
+
 const deeds: Record<string, (...args: never[]) => unknown> = {
   traced: () => sdk.tracing !== undefined,
   trouble: () => sdk.trouble() ?? null,
@@ -64,12 +77,11 @@ const deeds: Record<string, (...args: never[]) => unknown> = {
   },
   /** Makes and ends spans, below a context if there is one; gives the context of the last. */
   spans: (count: number, above: SpanContext | null = null): SpanContext => {
-    const parent = above ? trace.setSpanContext(context.active(), above) : context.active()
     let last: SpanContext | undefined
     for (let i = 0; i < count; i++) {
-      const span = sdk.tracing!.tracer.startSpan('POST', {}, parent)
-      last = span.spanContext()
-      span.end()
+      last = sdk.tracing!.contextBelow(above ?? undefined)
+      if (last.traceFlags === TraceFlags.SAMPLED)
+        begin(last, above ?? undefined).end(performance.now(), false)
     }
     return last!
   },
@@ -79,19 +91,21 @@ const deeds: Record<string, (...args: never[]) => unknown> = {
     const redis = new Redis(url, { lazyConnect: true })
     await redis.connect()
     await redis.call('GET', 'outside')
-    const span = sdk.tracing!.tracer.startSpan('POST')
-    await context.with(trace.setSpan(context.active(), span), async () => {
+    const span = begin(sdk.tracing!.contextBelow(undefined))
+    await context.with(trace.setSpanContext(context.active(), span.context), async () => {
       for (const [name, ...args] of commands) await redis.call(name!, ...args).catch(() => {})
     })
-    span.end()
+    span.end(performance.now(), false)
     redis.disconnect()
-    return span.spanContext()
+    return span.context
   },
   /** Calls a server within a span. */
   fetch: async (url: string) => {
-    const span = sdk.tracing!.tracer.startSpan('POST')
-    await context.with(trace.setSpan(context.active(), span), async () => (await fetch(url)).text())
-    span.end()
+    const span = begin(sdk.tracing!.contextBelow(undefined))
+    await context.with(trace.setSpanContext(context.active(), span.context), async () =>
+      (await fetch(url)).text(),
+    )
+    span.end(performance.now(), false)
   },
   /** @returns how long it took, in ms */
   shutdown: async (deadlineMs: number) => {

@@ -1,23 +1,24 @@
 import assert from 'node:assert/strict'
-import { ROOT_CONTEXT, SpanKind, trace } from '@opentelemetry/api'
+import { SpanKind, TraceFlags } from '@opentelemetry/api'
 import { Services, traceSpan } from '../../otel/services.ts'
 import { suite } from '../support/suite.ts'
+import { begin } from '../support/tracing.ts'
 
 const test = suite('services in one process')
 
 test('spans are kept in the name of their services, once all have ended', async () => {
   const services = new Services('orders')
-  const call = services.tracing('orders').tracer.startSpan('POST', { kind: SpanKind.CLIENT })
-  const above = trace.setSpan(ROOT_CONTEXT, call)
-  const served = services.tracing('billing').tracer.startSpan('POST', { kind: SpanKind.SERVER }, above)
-  call.end()
+  const call = begin(services.tracing('orders'), 'POST', SpanKind.CLIENT)
+  const served = begin(services.tracing('billing'), 'POST', SpanKind.SERVER, call.context)
+  call.end(performance.now(), false)
   let isOver = false
   const ended = services.ended().finally(() => {
     isOver = true
   })
   await new Promise(setImmediate)
   assert.equal(isOver, false)
-  served.setAttribute('http.response.status_code', 201).end()
+  served.set('http.response.status_code', 201)
+  served.end(performance.now(), false)
   const [first, second, ...more] = (await ended).map(traceSpan)
   assert.deepEqual(more, [])
   assert.deepEqual(
@@ -33,12 +34,9 @@ test('spans are kept in the name of their services, once all have ended', async 
 
 test('a trace that begins at another service is not sampled, nor what is below it', async () => {
   const services = new Services('orders')
-  const call = services.tracing('orders-mte').tracer.startSpan('POST')
-  assert.equal(call.isRecording(), false)
-  const below = services.tracing('billing').tracer.startSpan('POST', {}, trace.setSpan(ROOT_CONTEXT, call))
-  assert.equal(below.isRecording(), false)
-  below.end()
-  call.end()
+  const call = services.tracing('orders-mte').contextBelow(undefined)
+  assert.equal(call.traceFlags, TraceFlags.NONE)
+  assert.equal(services.tracing('billing').contextBelow(call).traceFlags, TraceFlags.NONE)
   assert.deepEqual(await services.ended(), [])
 })
 

@@ -1,12 +1,12 @@
 /** Two apps that make spans of their own and export them: one that calls, and one that is called. */
 import type http from 'node:http'
 import { type Context, ROOT_CONTEXT, type Span, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api'
-import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto'
 import { resourceFromAttributes } from '@opentelemetry/resources'
 import { SimpleSpanProcessor, TracerProvider } from '@opentelemetry/sdk-trace'
+import { protobufTraceExporter } from '../../otel/exporters.ts'
+import { hrTime } from '../../otel/hr-time.ts'
 import { extract, inject } from '../../otel/propagation.ts'
 import { fieldsFromRaw } from '../../sidecar/http/fields.ts'
-import { hrTime } from '../../sidecar/telemetry/hr-time.ts'
 import { type CallAnswer, type CallOptions, call } from './call.ts'
 import { type Server, startServer } from './sidecars.ts'
 
@@ -19,7 +19,7 @@ class Service {
     this.#provider = new TracerProvider({
       resource: resourceFromAttributes({ 'service.name': name }),
       spanProcessors: [
-        new SimpleSpanProcessor({ exporter: new OTLPTraceExporter({ url: `${otlpUrl}/v1/traces` }) }),
+        new SimpleSpanProcessor({ exporter: protobufTraceExporter({ url: `${otlpUrl}/v1/traces` }) }),
       ],
     })
     this.#tracer = this.#provider.getTracer('test')

@@ -3,9 +3,9 @@ import { randomBytes } from 'node:crypto'
 import { type SpanContext, SpanKind, TraceFlags } from '@opentelemetry/api'
 import { hrTimeToMicroseconds } from '@opentelemetry/core'
 import { resourceFromAttributes } from '@opentelemetry/resources'
-import { type ReadableSpan, type Sampler, TracerProvider } from '@opentelemetry/sdk-trace'
-import { extract, inject, isContextField } from '../../otel/propagation.ts'
-import type { Tracing } from '../../sidecar/telemetry/tracing.ts'
+import { AlwaysOnSampler, type ReadableSpan } from '@opentelemetry/sdk-trace'
+import { createTracing, type Sampling } from '../../otel/tracing.ts'
+import type { Span, Tracing } from '../../sidecar/telemetry/tracing.ts'
 
 export interface KeptSpans {
   /** Makes spans in the name of a service. */
@@ -21,32 +21,26 @@ export interface KeptSpans {
   trace(traceId: string, calls: number): Promise<ReadableSpan[]>
 }
 
-/** @param sampler of traces that begin here, and of all others; by default all are sampled that are not unsampled */
-export function keepSpans(sampler?: Sampler): KeptSpans {
+const EVERY: Sampling = { parentBased: true, root: new AlwaysOnSampler() }
+
+/** @param sampling by default all are sampled that are not unsampled */
+export function keepSpans(sampling: Sampling = EVERY): KeptSpans {
   const ended: ReadableSpan[] = []
   const open = new Set<ReadableSpan>()
   const onEnd = new Set<() => void>()
-  const processor = {
-    onStart(span: unknown) {
-      open.add(span as ReadableSpan)
-    },
-    onEnd(span: ReadableSpan) {
-      open.delete(span)
-      ended.push(span)
-      for (const callback of onEnd) callback()
-    },
-    forceFlush: async () => {},
-    shutdown: async () => {},
-  }
   return {
-    tracing(service) {
-      const provider = new TracerProvider({
+    tracing: (service) =>
+      createTracing({
         resource: resourceFromAttributes({ 'service.name': service }),
-        spanProcessors: [processor],
-        ...(sampler ? { sampler } : {}),
-      })
-      return { tracer: provider.getTracer('test'), extract, inject, isContextField }
-    },
+        scope: { name: 'test' },
+        sampling,
+        onStart: (span) => open.add(span),
+        onEnd(span) {
+          open.delete(span)
+          ended.push(span)
+          for (const callback of onEnd) callback()
+        },
+      }),
     ended: () => [...ended],
     open: () => [...open],
     trace: (traceId, calls) =>
@@ -61,6 +55,12 @@ export function keepSpans(sampler?: Sampler): KeptSpans {
         look()
       }),
   }
+}
+
+/** Begins a span by hand, as an app would: below a context, or of a new trace. */
+export function begin(tracing: Tracing, name: string, kind: SpanKind, parent?: SpanContext): Span {
+  const context = tracing.contextBelow(parent)
+  return tracing.begin({ name, kind, context, parent, startMs: performance.now(), attributes: {} })
 }
 
 /** A context that an app may have: of a trace of its own, sampled unless said otherwise. */

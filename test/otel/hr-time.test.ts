@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { hrTimeToMicroseconds } from '@opentelemetry/core'
 import fc from 'fast-check'
-import { hrTime } from '../../sidecar/telemetry/hr-time.ts'
+import { hrTime } from '../../otel/hr-time.ts'
 import { suite } from '../support/suite.ts'
 
 const test = suite('hr time')
