@@ -7,6 +7,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { getNodeAutoInstrumentations } from '@opentelemetry/auto-instrumentations-node'
 import {
+  type DetectedResource,
   defaultResource,
   detectResources,
   envDetector,
@@ -48,7 +49,7 @@ export interface Sdk {
 
 const SCOPE = 'mte-sidecar'
 /** Without that of the process, which tells its arguments and its owner. */
-const DETECTORS = [serviceInstanceIdDetector, hostDetector, osDetector, envDetector]
+const DETECTORS = [serviceInstanceIdDetector, { detect: hostWithoutId }, osDetector, envDetector]
 
 /** Starts the SDK, once a process, with what OpenTelemetry's variables say; they have been checked. */
 export async function startSdk({ name, version, log, families }: SdkOptions): Promise<Sdk> {
@@ -98,6 +99,12 @@ export async function startSdk({ name, version, log, families }: SdkOptions): Pr
     trouble: () => outcomes.trouble,
     shutdown: (deadlineMs) => shutdown(sdk, deadlineMs, warnings),
   }
+}
+
+/** A container has no id of its host, and the SDK would warn of that. */
+function hostWithoutId(): DetectedResource {
+  const { 'host.id': _id, ...attributes } = hostDetector.detect().attributes ?? {}
+  return { attributes }
 }
 
 /** The SDK reads the environment itself: what is not said there, or not meant for it. */

@@ -1,9 +1,16 @@
 /** Asks the sidecar that runs here, at its ADMIN_PORT. */
-import http from 'node:http'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Draining } from './admin.ts'
+import { nodeHttp } from './http/node-http.ts'
 import type { PairSummary } from './pair/store.ts'
 
 /** How long it may take to answer, in ms. */
 export const ADMIN_DEADLINE_MS = 2000
+/** Callers have gone elsewhere when none of them has had a call open for so long, in ms. */
+const EMPTY_MS = 1000
+const DRAINING_POLL_MS = 100
+/** status of /readyz */
+const NOT_READY = 503
 
 /** Why there is no answer that can be used: a sentence without its full stop, which may hold what was answered. */
 export class AdminError extends Error {
@@ -33,6 +40,43 @@ export class AdminClient {
     await this.#ask('GET', '/livez')
   }
 
+  /** What it calls itself, why it should get no new calls, and what it cannot do meanwhile. */
+  async readiness(): Promise<{ name: string; reasons: string[]; degraded: string[] }> {
+    const isNamed = (value: unknown) => typeof (value as { name?: unknown } | null)?.name === 'string'
+    const { name } = this.#read(await this.#ask('GET', '/livez'), isNamed) as { name: string }
+    const isReadiness = (value: unknown) => {
+      const { reasons, degraded } = Object(value) as Record<string, unknown>
+      return Array.isArray(reasons) && Array.isArray(degraded)
+    }
+    const answer = this.#read(await this.#ask('GET', '/readyz', NOT_READY), isReadiness)
+    return { name, ...(answer as { reasons: string[]; degraded: string[] }) }
+  }
+
+  /**
+   * Has it drain, and resolves when its inbound port has been empty for a moment, or its DRAIN_SECONDS are over.
+   * @param leastMs how long to wait in any case
+   * @returns how many calls are still open at its inbound port; undefined when it has stopped answering meanwhile
+   */
+  async drain(leastMs = 0): Promise<number | undefined> {
+    const untilMs = performance.now() + leastMs
+    const isDone = ({ emptyMs, leftMs }: Draining) =>
+      leftMs <= 0 || (emptyMs >= EMPTY_MS && performance.now() >= untilMs)
+    let draining: Draining | undefined = await this.#drain()
+    while (draining && !isDone(draining)) {
+      await delay(DRAINING_POLL_MS)
+      draining = await this.#drain().catch(noneIfAdminError)
+    }
+    return draining?.openCalls
+  }
+
+  async #drain(): Promise<Draining> {
+    const isDraining = (value: unknown) => {
+      const { openCalls, emptyMs, leftMs } = Object(value) as Record<string, unknown>
+      return [openCalls, emptyMs, leftMs].every((each) => typeof each === 'number')
+    }
+    return this.#read(await this.#ask('POST', '/drain'), isDraining) as Draining
+  }
+
   async pairs(): Promise<PairSummary[]> {
     return this.#read(await this.#ask('GET', '/pairs'), Array.isArray) as PairSummary[]
   }
@@ -48,12 +92,12 @@ export class AdminClient {
     return (this.#read(answer, isCount) as { dropped: number }).dropped
   }
 
-  /** @returns the body of an answer with the status 200 */
-  async #ask(method: string, path: string): Promise<string> {
+  /** @returns the body of an answer with the status 200, or another one that says what is asked */
+  async #ask(method: string, path: string, alsoStatus = 200): Promise<string> {
     if (this.#port === 0)
       throw new AdminError('ADMIN_PORT is 0, so nobody knows where to ask; set it to a fixed port')
     const { status, body } = await this.#exchange(method, path)
-    if (status === 200) return body
+    if (status === 200 || status === alsoStatus) return body
     const [route] = path.split('?', 1)
     const detail = detailOf(body)
     throw new AdminError(
@@ -70,7 +114,7 @@ export class AdminClient {
       }
       // It serves /pairs to no other name; and without an agent no HTTP_PROXY of the environment is asked.
       const where = { host: this.#host, port: this.#port, headers: { host: 'localhost' }, agent: false }
-      const request = http.request({ ...where, method, path, signal }, async (response) => {
+      const request = nodeHttp.request({ ...where, method, path, signal }, async (response) => {
         try {
           let body = ''
           for await (const text of response.setEncoding('utf8')) body += text
@@ -101,6 +145,10 @@ export class AdminClient {
 function detailOf(body: string): string | undefined {
   const detail = (parsed(body) as { detail?: unknown } | null | undefined)?.detail
   return typeof detail === 'string' ? detail : undefined
+}
+
+function noneIfAdminError(error: unknown): undefined {
+  if (!(error instanceof AdminError)) throw error
 }
 
 /** undefined where it is no JSON */

@@ -1,4 +1,4 @@
-/** The port for whoever runs the sidecar: is it alive, is it ready, how are its calls, what are its pairs? */
+/** The port for whoever runs the sidecar: is it alive, is it ready, how are its calls, what are its pairs, may it drain? */
 import net from 'node:net'
 import { type Answer, type Fields, WholeBody } from './call.ts'
 import { SidecarError } from './errors.ts'
@@ -12,6 +12,15 @@ import { STATUS_PAGE_FIELDS, statusPage } from './status-page.ts'
 import type { Metrics } from './telemetry/metrics.ts'
 import type { Recent } from './telemetry/recent.ts'
 
+/** How far the inbound port has come with draining. */
+export interface Draining {
+  openCalls: number
+  /** for how long none has been open since it drains */
+  emptyMs: number
+  /** until DRAIN_SECONDS are over */
+  leftMs: number
+}
+
 export interface AdminOptions {
   about: About
   /** the ports that are open */
@@ -23,6 +32,8 @@ export interface AdminOptions {
   peerName(url: string): string | undefined
   /** why this sidecar should get no new calls; none: it is ready */
   notReady(): string[]
+  /** Is not ready from now on, and has callers at the inbound port go elsewhere; asked again, it tells how that goes. */
+  drain(): Draining
   metrics: Pick<Metrics, 'text'>
   recent: Pick<Recent, 'snapshot'>
   collector(): Collector
@@ -49,10 +60,13 @@ export class Admin {
       if (read && pathname === '/status') return json(await this.#status())
       if (read && pathname === '/pairs') return json(await known(this.#options.store.list()))
       if (head.method === 'DELETE' && pathname === '/pairs') return this.#drop(query.join('?'))
+      // Browsers let the page of any site send a POST; they name the site, and nobody else does.
+      if (head.method === 'POST' && pathname === '/drain' && field(head.fields, 'origin') === undefined)
+        return json(this.#options.drain())
     }
     throw new SidecarError(
       'not-found',
-      'Here are /livez, /readyz and /metrics, and for this machine alone, at 127.0.0.1, [::1] or localhost, /, /status and /pairs.',
+      'Here are /livez, /readyz and /metrics, and for this machine alone, at 127.0.0.1, [::1] or localhost, /, /status, /pairs and POST /drain.',
     )
   }
 

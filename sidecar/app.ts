@@ -7,22 +7,18 @@ import { Cors } from './cors.ts'
 import { joinPath } from './http/fields.ts'
 import { Http1Client } from './http/http1-client.ts'
 import { type Handler, Listener } from './http/listener.ts'
-import { passThrough } from './http/pass-through.ts'
+import type { PassThroughOptions } from './http/pass-through.ts'
 import { PeerClient } from './http/peer-client.ts'
 import { PlainClient } from './http/plain-client.ts'
-import { Inbound } from './inbound.ts'
+import { Inbound, type InboundOptions } from './inbound.ts'
 import type { Logger } from './log.ts'
 import { Outbound } from './outbound.ts'
 import { OutboundToken } from './outbound-token.ts'
-import type { Identity } from './pair/handshake.ts'
 import { MemoryStore } from './pair/memory-store.ts'
-import type { PairStore } from './pair/store.ts'
 import { createPairs, identityOf, pairingLog } from './pairing.ts'
-import { watchPeersFile } from './peers-file.ts'
 import { randomPool } from './random.ts'
-import { RedisConnection } from './redis/connection.ts'
-import { RedisStore } from './redis/redis-store.ts'
-import type { RedisAddress } from './redis/redis-url.ts'
+import type { ConnectionOptions } from './redis/connection.ts'
+import { watchPeersFile, watchSecrets } from './rereading.ts'
 import { Routes } from './routes.ts'
 import { serviceName } from './telemetry/call-record.ts'
 import { measuredStore } from './telemetry/measured-store.ts'
@@ -38,7 +34,12 @@ export type Role = 'inbound' | 'outbound' | 'admin'
 export interface App {
   /** where each port really listens; a port that is off is not there */
   readonly ports: ReadonlyMap<Role, AddressInfo>
-  /** Takes no new connections, and resolves when all calls have been answered. */
+  /** for how long no call has been open, apart from those at the admin port, in ms */
+  quietMs(): number
+  /**
+   * Is not ready any more, has callers leave their connections, soon takes no new ones, and resolves when all calls
+   * have been answered and all connections are closed.
+   */
   drain(): Promise<void>
   /** Resets what is still open, and stops. */
   close(): Promise<void>
@@ -60,6 +61,13 @@ const NOT_EXPORTING: Exporting = { tracing: undefined, host: undefined, trouble:
 const PEER_ANSWER_EXTRA_MS = 500
 /** How old the number of pairs may be that the metrics tell. */
 const PAIRS_COUNTED_MS = 5_000
+/** Redis has so long to answer before calls are taken: who calls at once is not to pay for a start. */
+const REDIS_FIRST_ANSWER_MS = 500
+/**
+ * A port stays open for so long at most while there are still callers who seek it. HAProxy's checks, as they are by
+ * default, see within 6 s that a sidecar is not ready; docker stop kills after 10 s.
+ */
+const SOUGHT_MS_MAX = 7_000
 /** How often the keys of what has ended are erased. */
 const SWEEP_MS = 10_000
 
@@ -77,8 +85,10 @@ export async function startApp(
   const clockMs = () => performance.now()
   const random = randomPool()
   const identifying = identityOf(config)
-  const store = config.redis
-    ? measuredStore(await openRedis(config, config.redis, identifying, log, clockMs), metrics)
+  const { redis: address, ca } = config
+  const redis = address && (await openRedis({ address, ca, log, clockMs }))
+  const store = redis
+    ? measuredStore(redis.store, metrics)
     : // What was sent before this was made cannot have run here: it does not wait for anything.
       new MemoryStore(clockMs)
   const identity = await identifying
@@ -137,14 +147,17 @@ export async function startApp(
     token,
     cors,
     toApp: upstream && appClient && { url: upstream.origin, send: below(upstream.pathname, appClient.send) },
-    passThrough: upstream && passThrough({ upstream, ...client }),
+    passThrough:
+      upstream && config.passThroughRoutes.length > 0
+        ? await passingThrough({ upstream, ...client })
+        : undefined,
     passThroughRoutes: config.passThroughRoutes,
     headers: config.headers,
     ...limits,
     random,
     clockMs,
   })
-  let draining = false
+  let drainingSinceMs: number | undefined
   const listeners = new Map<Role, Listener>()
   const ports = new Map<Role, AddressInfo>()
   const { jaegerUiUrl } = config
@@ -160,7 +173,19 @@ export async function startApp(
     store,
     dropPairs: (peer) => pairs.drop(peer),
     peerName: (url) => telemetry.nameOf(url),
-    notReady: () => (draining ? ['draining'] : []),
+    notReady: () => (drainingSinceMs === undefined ? [] : ['draining']),
+    drain: () => {
+      if (drainingSinceMs === undefined) log.info({ asked: 'POST /drain' }, 'draining')
+      drainingSinceMs ??= clockMs()
+      const inbound = listeners.get('inbound')
+      inbound?.retire()
+      const drainingMs = clockMs() - drainingSinceMs
+      return {
+        openCalls: inbound?.openCalls ?? 0,
+        emptyMs: Math.min(inbound?.emptyMs ?? drainingMs, drainingMs),
+        leftMs: Math.max(0, config.drainMs - drainingMs),
+      }
+    },
     metrics,
     recent,
     collector: () => ({ host: exporting.host, trouble: exporting.trouble() }),
@@ -178,9 +203,14 @@ export async function startApp(
     const [address] = await listener.listen(hosts, port)
     ports.set(role, address!)
   }
-  const watcher = config.peersFile && watchPeers(config.peersFile.path, routes, log)
+  const { peersFile, secretFiles } = config
+  const watchers = [
+    peersFile && watchPeersFile(peersFile.path, routes, log),
+    secretFiles &&
+      watchSecrets(secretFiles, config, identity, { token, pairs, redis: redis?.connection }, log),
+  ]
   const close = async () => {
-    watcher?.close()
+    for (const watcher of watchers) watcher?.close()
     clearInterval(sweeper)
     for (const listener of listeners.values()) listener.close()
     peerClient.close()
@@ -200,6 +230,7 @@ export async function startApp(
     }),
   })
   try {
+    await redis?.connection.ready(REDIS_FIRST_ANSWER_MS)
     await listen('inbound', (arrival) => inbound.answer(arrival), ['0.0.0.0', '::'], config.port)
     await listen('outbound', (arrival) => outbound.answer(arrival), ['127.0.0.1', '::1'], config.outboundPort)
     await listen('admin', (arrival) => admin.answer(arrival), [config.adminHost], config.adminPort)
@@ -208,26 +239,31 @@ export async function startApp(
     throw error
   }
   for (const [role, { address, port }] of ports) log.info({ role, address, port }, 'listening')
+  const forCalls = () => [...listeners].flatMap(([role, listener]) => (role === 'admin' ? [] : [listener]))
   return {
     ports,
+    quietMs: () => Math.min(...forCalls().map(({ emptyMs }) => emptyMs)),
     async drain() {
-      draining = true
-      await Promise.all([listeners.get('inbound')?.drain(), listeners.get('outbound')?.drain()])
+      drainingSinceMs ??= clockMs()
+      // What is open when DRAIN_SECONDS are over is reset: it must not have come just before.
+      const soughtMsMax = Math.min(SOUGHT_MS_MAX, config.drainMs / 2)
+      await Promise.all(forCalls().map((listener) => listener.drain(soughtMsMax)))
     },
     close,
   }
 }
 
-async function openRedis(
-  { ca }: Config,
-  address: RedisAddress,
-  identifying: Promise<Identity>,
-  log: Logger,
-  clockMs: () => number,
-): Promise<PairStore> {
-  const { secrets } = await identifying
-  const connection = new RedisConnection({ address, ca, log, clockMs })
-  return new RedisStore({ connection, secrets, log, clockMs })
+// ioredis and http2-proxy take 10 MB: they are loaded where they are used.
+async function openRedis(options: ConnectionOptions) {
+  const { RedisConnection } = await import('./redis/connection.ts')
+  const { RedisStore } = await import('./redis/redis-store.ts')
+  const connection = new RedisConnection(options)
+  return { connection, store: new RedisStore({ ...options, connection }) }
+}
+
+async function passingThrough(options: PassThroughOptions): Promise<InboundOptions['passThrough']> {
+  const { passThrough } = await import('./http/pass-through.ts')
+  return passThrough(options)
 }
 
 /** What work gave a moment ago: whoever reaches the admin port can have it asked for, as often as they like. */
@@ -248,14 +284,4 @@ function below(basePath: string, send: Send): Send {
     const path = joinPath(basePath, request.head.path)
     return send({ ...request, head: { ...request.head, path } }, caller)
   }
-}
-
-function watchPeers(path: string, routes: Routes, log: Logger): { close(): void } {
-  return watchPeersFile(path, {
-    onPeers: (peers) => {
-      routes.setFilePeers(peers)
-      log.info({ peers: peers.length }, 'PEERS_FILE was read')
-    },
-    onMistake: (message) => log.warn(`PEERS_FILE ${message}; the peers stay as they were`),
-  })
 }

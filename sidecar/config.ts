@@ -2,21 +2,29 @@
 import os from 'node:os'
 import convict from 'convict'
 import type { Fields } from './call.ts'
-import { checkOnce, FORMATS, Mistake, type Pattern, type Peer } from './formats.ts'
+import { attempt, checkOnce, FORMATS, Mistake, type Pattern, type Peer } from './formats.ts'
 import type { LogLevel } from './log.ts'
 import { meantName } from './misspelt.ts'
 import { type OtelSettings, readOtelSettings } from './otel-settings.ts'
 import type { RedisAddress } from './redis/redis-url.ts'
 import { ALL_FORMATS, VARIABLES, type Values } from './variables.ts'
 
-/** What the sidecar runs with. */
-export interface Config {
-  /** base URL without a slash at its end */
-  readonly upstream: string | undefined
+/** What is secret; what of it is in files may change while the sidecar runs. */
+export interface Secrets {
   /** the current one first; one or two */
   readonly clientIdSecrets: readonly string[]
   /** the current one first; none: no token is asked for */
   readonly outboundTokens: readonly string[]
+  /** undefined: pairs are kept in memory */
+  readonly redis: RedisAddress | undefined
+}
+
+/** What the sidecar runs with. */
+export interface Config extends Secrets {
+  /** base URL without a slash at its end */
+  readonly upstream: string | undefined
+  /** the files that hold secrets; undefined: none is in a file */
+  readonly secretFiles: SecretFiles | undefined
   /** without those of the file */
   readonly peers: readonly Peer[]
   /** and the peers that it held when it was read */
@@ -25,8 +33,6 @@ export interface Config {
   readonly passThroughRoutes: readonly string[]
   /** PEM certificates that are trusted besides those of the system and of Node */
   readonly ca: string[] | undefined
-  /** undefined: pairs are kept in memory */
-  readonly redis: RedisAddress | undefined
   readonly port: number
   readonly outboundPort: number | 'off'
   readonly adminPort: number
@@ -51,6 +57,15 @@ export interface Config {
   /** Infinity: no limit */
   readonly maxBodyBytes: number
   readonly drainMs: number
+}
+
+export interface SecretFiles {
+  readonly paths: readonly string[]
+  /**
+   * Reads all secrets again; those of the environment are what they were.
+   * @throws ConfigError with every mistake there is
+   */
+  read(): Secrets
 }
 
 /** A configuration that cannot be used. */
@@ -82,6 +97,7 @@ const SECRETS = [
   'OUTBOUND_TOKEN_PREVIOUS',
   'REDIS_URL',
 ] as const
+const SECRETS_AND_FILES = SECRETS.flatMap((name) => [name, `${name}_FILE`] as const)
 const PORTS = ['PORT', 'OUTBOUND_PORT', 'ADMIN_PORT'] as const
 const GUESSABLE_CHARACTERS = 16
 /** Variables of MTE API Relay that say nothing here, and what does instead. */
@@ -150,8 +166,8 @@ function read(env: Env, names: readonly Name[]): { values: Partial<Values>; told
   return { values: Object.fromEntries(values), told }
 }
 
-/** What is wrong only in the light of another variable. */
-function* contradictions(values: Partial<Values>, set: Env): Generator<Told> {
+/** What is wrong with a secret only in the light of another variable. */
+function* contradictorySecrets(values: Partial<Values>, set: Env): Generator<Told> {
   if (!isSet(set, 'CLIENT_ID_SECRET')) {
     yield {
       name: 'CLIENT_ID_SECRET',
@@ -177,6 +193,11 @@ function* contradictions(values: Partial<Values>, set: Env): Generator<Told> {
       yield { name, what: `${what} from ${same}; mte-sidecar keygen makes new ones` }
     }
   }
+}
+
+/** What is wrong only in the light of another variable. */
+function* contradictions(values: Partial<Values>, set: Env): Generator<Told> {
+  yield* contradictorySecrets(values, set)
   yield* namedTwice(values)
   for (const [i, name] of PORTS.entries()) {
     const port = values[name]
@@ -248,12 +269,11 @@ function misspelt(set: Env): string[] {
 }
 
 function configOf(values: Values, set: Env, otel: OtelSettings): Config {
-  const secrets = (names: readonly Secret[]) =>
-    names.map((name) => secretOf(values, name)).filter((secret) => secret !== undefined)
+  const logLevel = values.DEBUG && set.LOG_LEVEL === undefined ? 'debug' : values.LOG_LEVEL
   return {
+    ...secretsOf(values),
     upstream: values.UPSTREAM,
-    clientIdSecrets: secrets(['CLIENT_ID_SECRET', 'CLIENT_ID_SECRET_PREVIOUS']),
-    outboundTokens: secrets(['OUTBOUND_TOKEN', 'OUTBOUND_TOKEN_PREVIOUS']),
+    secretFiles: secretFiles(set),
     peers: values.PEERS ?? [],
     peersFile: values.PEERS_FILE,
     passThroughHosts: values.PASS_THROUGH_HOSTS ?? [],
@@ -263,10 +283,9 @@ function configOf(values: Values, set: Env, otel: OtelSettings): Config {
     outboundPort: values.OUTBOUND_PORT,
     adminPort: values.ADMIN_PORT,
     adminHost: values.ADMIN_HOST,
-    redis: redisOf(values),
     name: values.NAME ?? (isSet(set, 'REDIS_URL') ? 'relay' : hostName()),
-    logLevel: values.DEBUG && set.LOG_LEVEL === undefined ? 'debug' : values.LOG_LEVEL,
-    accessLog: values.ACCESS_LOG,
+    logLevel,
+    accessLog: values.ACCESS_LOG || logLevel === 'debug' || logLevel === 'trace',
     traceContext: values.TRACE_CONTEXT,
     jaegerUiUrl: values.JAEGER_UI_URL,
     otel,
@@ -280,6 +299,30 @@ function configOf(values: Values, set: Env, otel: OtelSettings): Config {
     maxHeaderBytes: values.MAX_HEADER_BYTES,
     maxBodyBytes: values.MAX_BODY_BYTES ?? Number.POSITIVE_INFINITY,
     drainMs: values.DRAIN_SECONDS,
+  }
+}
+
+function secretsOf(values: Partial<Values>): Secrets {
+  const secrets = (names: readonly Secret[]) =>
+    names.map((name) => secretOf(values, name)).filter((secret) => secret !== undefined)
+  return {
+    clientIdSecrets: secrets(['CLIENT_ID_SECRET', 'CLIENT_ID_SECRET_PREVIOUS']),
+    outboundTokens: secrets(['OUTBOUND_TOKEN', 'OUTBOUND_TOKEN_PREVIOUS']),
+    redis: redisOf(values),
+  }
+}
+
+function secretFiles(set: Env): SecretFiles | undefined {
+  const paths = SECRETS.map((name) => set[`${name}_FILE`]).filter((path) => path !== undefined)
+  if (paths.length === 0) return undefined
+  return {
+    paths,
+    read() {
+      const { values, told } = read(set, SECRETS_AND_FILES)
+      const mistakes = lines([...told, ...contradictorySecrets(values, set)])
+      if (mistakes.length > 0) throw new ConfigError(mistakes, [])
+      return secretsOf(values)
+    },
   }
 }
 
@@ -299,15 +342,6 @@ function secretOf(values: Partial<Values>, name: Secret): string | undefined {
 
 function redisOf(values: Partial<Values>): RedisAddress | undefined {
   return values.REDIS_URL ?? values.REDIS_URL_FILE
-}
-
-function attempt<T>(parse: () => T): T | Mistake {
-  try {
-    return parse()
-  } catch (error) {
-    if (error instanceof Mistake) return error
-    throw error
-  }
 }
 
 function withoutEmpty(env: Env): Env {

@@ -13,6 +13,16 @@ import { LOG_LEVELS, type LogLevel } from './log.ts'
 /** What is wrong with a value: the rest of a sentence that begins with the variable's name. Never holds what may be secret. */
 export class Mistake extends Error {}
 
+/** What is parsed, or the mistake that was found. */
+export function attempt<T>(parse: () => T): T | Mistake {
+  try {
+    return parse()
+  } catch (error) {
+    if (error instanceof Mistake) return error
+    throw error
+  }
+}
+
 /** The authorities that a key stands for. */
 export interface Pattern {
   /** as it is written, in lower case: `billing`, `billing:9000`, `*.shop` */
@@ -46,8 +56,10 @@ export const FORMATS = {
   baseUrl,
   clientIdSecret,
   clientIdSecretFile: (path: string) => contentOf(path, clientIdSecret),
+  clientIdSecretPreviousFile: (path: string) => contentIfAny(path, clientIdSecret),
   outboundToken,
   outboundTokenFile: (path: string) => contentOf(path, outboundToken),
+  outboundTokenPreviousFile: (path: string) => contentIfAny(path, outboundToken),
   peers: (raw: string) => each(raw.split(','), 'entry', peer),
   peersFile: (path: string) => ({ path, peers: contentOf(path, peersOfFile) }),
   authorities: (raw: string) => each(raw.split(','), 'entry', pattern),
@@ -315,6 +327,21 @@ export function contentOf<T>(path: string, parse: (text: string) => T): T {
     return parse(text)
   } catch (error) {
     throw new Mistake(`names a file that holds a mistake: ${(error as Error).message}`, { cause: error })
+  }
+}
+
+/**
+ * Like `contentOf`, of a file that need not be there.
+ * @returns undefined when it is not, or is empty
+ * @throws Mistake
+ */
+function contentIfAny<T>(path: string, parse: (text: string) => T): T | undefined {
+  try {
+    return contentOf(path, (text) => (text === '' ? undefined : parse(text)))
+  } catch (error) {
+    const { cause } = error as { cause?: NodeJS.ErrnoException }
+    if (cause?.code === 'ENOENT') return undefined
+    throw error
   }
 }
 

@@ -1,5 +1,4 @@
 import { type LevelWithSilent, pino, stdTimeFunctions } from 'pino'
-import pretty from 'pino-pretty'
 
 export const LOG_LEVELS = [
   'fatal',
@@ -11,6 +10,9 @@ export const LOG_LEVELS = [
   'silent',
 ] as const satisfies LevelWithSilent[]
 export type LogLevel = (typeof LOG_LEVELS)[number]
+
+/** Only a terminal is worth what it takes to load. */
+const pretty = process.stderr.isTTY ? (await import('pino-pretty')).default : undefined
 
 type Write = {
   (fields: object, message: string): void
@@ -38,7 +40,7 @@ export function createLogger(level: LogLevel): Logger {
     formatters: { level: (label: string) => ({ level: label }) },
     serializers: { err: describeError },
   }
-  if (process.stderr.isTTY) return pino(options, pretty({ destination: 2, sync: true, singleLine: true }))
+  if (pretty) return pino(options, pretty({ destination: 2, sync: true, singleLine: true }))
   return pino(options, pino.destination({ dest: 2, sync: true }))
 }
 

@@ -1,16 +1,17 @@
 /** The command line. */
 import './node-version.js'
+import './early-signals.ts'
 import { randomBytes } from 'node:crypto'
-import { Command, CommanderError, type Help } from 'commander'
+import { Command, CommanderError, type Help, InvalidArgumentError } from 'commander'
 import { ADMIN_DEADLINE_MS, AdminClient, AdminError } from './admin-client.ts'
 import { ConfigError, loadAdminAddress, loadConfig } from './config.ts'
+import { complain, leave } from './exit.ts'
 import { baseUrl, Mistake } from './formats.ts'
 import { pairTable } from './pair-table.ts'
 import { printable } from './printable.ts'
 import { VARIABLES } from './variables.ts'
 import { VERSION } from './version.ts'
 
-const STATUS = { ok: 0, failure: 1, usage: 64, configuration: 78 } as const
 const SECRET_BYTES = 32
 const HELP_WIDTH = 110
 
@@ -91,15 +92,19 @@ Example; the sidecar reads its environment and no file, so the shell reads it:
 program
   .command('check')
   .description(
-    'Tries what the configuration names: reaches UPSTREAM and Redis, pairs with each peer, and says what to do about the rest.',
+    'Tries what the configuration names: reaches UPSTREAM and Redis, pairs with each peer, looks for what is hardly meant, and says what to do about it.',
   )
   .argument('[URL...]', 'base URLs of more sidecars to pair with')
   .addHelpText(
     'after',
     `
-It reads the variables that "mte-sidecar run" reads; UPSTREAM, CLIENT_ID_SECRET, NAME, PEERS,
-REDIS_URL and CA_FILE matter.
-Exit status: 0 if all is well, 1 if not, 78 if the configuration cannot be used.
+It reads the variables that "mte-sidecar run" reads. Run it as the user and in the container or pod that the
+sidecar runs in; it does not disturb one that runs. A line each, with what to do below it:
+  ok    works
+  warn  works, but is dangerous, or goes wrong one day
+  FAIL  does not work
+  --    for your information
+Exit status: 0 if nothing fails, 1 if something does, 78 if the configuration cannot be used.
 
 Example:
   PEERS=billing=http://10.0.0.7:8080 mte-sidecar check http://10.0.0.8:8080`,
@@ -126,6 +131,31 @@ Example, in a Dockerfile:
   HEALTHCHECK CMD ["mte-sidecar", "healthcheck"]`,
   )
   .action(() => ask((sidecar) => sidecar.alive()))
+
+program
+  .command('drain')
+  .description(
+    'Has the sidecar that runs here finish: it is not ready any more, and its callers go elsewhere. Returns when they have.',
+  )
+  .option(
+    '--at-least <SECONDS>',
+    'wait so long in any case, where it takes a while until callers hear of it',
+    toSeconds,
+    0,
+  )
+  .addHelpText(
+    'after',
+    `
+For the preStop hook of a container. From now on /readyz answers 503, so that load balancers send no more calls. Those
+that still come are answered, those of the local app go on as before, and it waits until no call is open at the inbound
+port and none comes for a second, or until the sidecar's DRAIN_SECONDS are over. It does not stop the sidecar: SIGTERM
+does. Nor is there a way back: a sidecar that drains is to be stopped. It reads ADMIN_HOST and ADMIN_PORT.
+Exit status: 0, or 1 if nothing answered.
+
+Example, in a container of a pod:
+  lifecycle: {preStop: {exec: {command: [mte-sidecar, drain]}}}`,
+  )
+  .action(drain)
 
 const pairs = program
   .command('pairs')
@@ -161,9 +191,16 @@ Example:
   .action(dropPairs)
 
 // A default command of commander's would take a mistyped command for its argument.
-const words = process.argv.slice(2)
+const words = process.argv.length > 2 ? process.argv.slice(2) : ['run']
+// They are many files, which a sidecar that runs has no need of.
+if (words[0] !== 'run') {
+  const { addInjectCommand } = await import('./inject/command.ts')
+  const { addInjectorCommand } = await import('./injector/command.ts')
+  addInjectCommand(program)
+  addInjectorCommand(program)
+}
 try {
-  await program.parseAsync(words.length > 0 ? words : ['run'], { from: 'user' })
+  await program.parseAsync(words, { from: 'user' })
 } catch (error) {
   if (!(error instanceof CommanderError)) throw error
   leave(error.exitCode === 0 ? 'ok' : 'usage')
@@ -190,6 +227,28 @@ async function ask(work: (sidecar: AdminClient) => Promise<void>): Promise<void>
     complain(printable(error.message))
     leave('failure')
   }
+}
+
+function drain({ atLeast }: { atLeast: number }): Promise<void> {
+  return ask(async (sidecar) => {
+    const beganMs = performance.now()
+    const openCalls = await sidecar.drain(atLeast * 1000)
+    const seconds = ((performance.now() - beganMs) / 1000).toFixed(1)
+    const calls = openCalls === 1 ? '1 call is' : `${openCalls} calls are`
+    const how =
+      openCalls === undefined
+        ? 'it stopped answering, and so has been stopped'
+        : openCalls === 0
+          ? 'no call is open at its inbound port'
+          : `its DRAIN_SECONDS are over, and ${calls} still open at its inbound port`
+    console.log(`The sidecar drains. After ${seconds} s ${how}.`)
+  })
+}
+
+/** @throws InvalidArgumentError */
+function toSeconds(word: string): number {
+  if (/^\d{1,4}$/.test(word)) return Number(word)
+  throw new InvalidArgumentError('It must be whole seconds, such as 5.')
 }
 
 function showPairs({ json = false }: { json?: boolean }): Promise<void> {
@@ -252,12 +311,4 @@ Exit status: 0 after a signal, 1 for a failure, 78 if the configuration cannot b
 Example: the sidecar of an app at port 5000 that calls http://billing, whose sidecar is at 10.0.0.7.
   CLIENT_ID_SECRET_FILE=secret.txt UPSTREAM=http://localhost:5000 PEERS=billing=http://10.0.0.7:8080 mte-sidecar
   curl --proxy http://127.0.0.1:8081 http://billing/v1/charges`
-}
-
-function complain(line: string): void {
-  console.error(line)
-}
-
-function leave(status: keyof typeof STATUS): void {
-  process.exitCode = STATUS[status]
 }

@@ -17,10 +17,7 @@ export function meantName(written: string, names: readonly string[]): string | u
   return (
     long.find((name) => letters(name) === letters(written)) ??
     long.find((name) => words(name) === words(written)) ??
-    long.find(
-      (name) =>
-        slips(letters(name), letters(written)) <= (letters(name).length < LETTERS_FOR_TWO_SLIPS ? 1 : 2),
-    )
+    long.find((name) => isNear(letters(name), letters(written)))
   )
 }
 
@@ -38,6 +35,12 @@ function words(name: string): string {
     .map((word) => word.replace(/S$/, ''))
     .sort()
     .join('_')
+}
+
+function isNear(name: string, written: string): boolean {
+  const slipsMax = name.length < LETTERS_FOR_TWO_SLIPS ? 1 : 2
+  // A slip changes the length by one at most: for nearly all names of an environment that is the answer.
+  return Math.abs(name.length - written.length) <= slipsMax && slips(name, written) <= slipsMax
 }
 
 /** How many letters must be put in, left out, changed or swapped with the next to make one text of another. */

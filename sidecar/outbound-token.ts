@@ -6,10 +6,15 @@ import { field } from './http/fields.ts'
 /** Guards outbound calls: who may use this sidecar's secret to call its peers. */
 export class OutboundToken {
   /** SHA-256 of each: compared in constant time, whatever the length of what was shown */
-  readonly #hashes: readonly Buffer[]
+  #hashes: readonly Buffer[] = []
 
   /** @param tokens the current one and the previous one; none: nothing is asked for */
   constructor(tokens: readonly string[]) {
+    this.set(tokens)
+  }
+
+  /** Has these count, as those that were given to the constructor did. */
+  set(tokens: readonly string[]): void {
     this.#hashes = tokens.map(sha256)
   }
 

@@ -2,14 +2,15 @@
 import type { PairSummary } from './pair/store.ts'
 import { printable } from './printable.ts'
 
-const HEAD = ['PEER', 'ROLE', 'AGE', 'MESSAGES', 'BLOCK']
+const HEAD = ['PEER', 'ROLE', 'SECRET', 'AGE', 'MESSAGES', 'BLOCK']
 const GAP = '  '
 
 /** A line for each pair, below a line that names the columns. */
 export function pairTable(pairs: readonly PairSummary[]): string {
-  const rows = pairs.map(({ peer, role, ageMs, messages, block }) => [
+  const rows = pairs.map(({ peer, role, secret, ageMs, messages, block }) => [
     printable(peer),
     printable(role),
+    printable(secret),
     age(ageMs),
     String(messages),
     String(block),

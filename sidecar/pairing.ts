@@ -13,7 +13,7 @@ import type { Identity } from './pair/handshake.ts'
 import { type CarriedAnswer, PairingError } from './pair/initiating.ts'
 import { type Pairing, Pairs } from './pair/pairs.ts'
 import { Reject } from './pair/reject.ts'
-import { meshSecret } from './pair/secrets.ts'
+import { type MeshSecret, meshSecret } from './pair/secrets.ts'
 import { type PairStore, StoreUnavailableError } from './pair/store.ts'
 import type { CallRecord } from './telemetry/call-record.ts'
 import type { Telemetry } from './telemetry/telemetry.ts'
@@ -25,7 +25,20 @@ const ANSWER_BYTES_MAX = 4096
 /** What a sidecar with this configuration is to its peers. */
 export async function identityOf(config: Pick<Config, 'name' | 'clientIdSecrets'>): Promise<Identity> {
   const { name, clientIdSecrets } = config
-  return { name, secrets: await Promise.all(clientIdSecrets.map((secret) => meshSecret(secret, name))) }
+  return { name, secrets: await meshSecrets(clientIdSecrets, name) }
+}
+
+/**
+ * What follows from some secrets.
+ * @param known what followed from secrets before: those that stay are the same objects
+ */
+export async function meshSecrets(
+  clientIdSecrets: readonly string[],
+  name: string,
+  known: readonly MeshSecret[] = [],
+): Promise<MeshSecret[]> {
+  const derived = await Promise.all(clientIdSecrets.map((secret) => meshSecret(secret, name)))
+  return derived.map((mesh) => known.find(({ pskId }) => pskId.equals(mesh.pskId)) ?? mesh)
 }
 
 /** A pairing that was made, or that failed. */

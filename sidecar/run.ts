@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Sdk } from '../otel/register.ts'
 import type { App } from './app.ts'
+import { collectAtRest } from './collect-at-rest.ts'
 import type { Config } from './config.ts'
 import { createLogger, type Logger } from './log.ts'
 import { Metrics } from './telemetry/metrics.ts'
@@ -32,7 +33,8 @@ export async function run(config: Config, warnings: readonly string[]): Promise<
   const starting = start(config, log)
   stopOnSignal(starting, config.drainMs, log)
   try {
-    await starting
+    const { app } = await starting
+    collectAtRest(() => app.quietMs())
   } catch (error) {
     const why = listenMistake(error as NodeJS.ErrnoException, config)
     if (why === undefined) throw error
@@ -70,12 +72,18 @@ export function runtimeDoubts({ node, uv }: { node: string; uv: string }): strin
 
 function stopOnSignal(starting: Promise<Running>, drainMs: number, log: Logger): void {
   let stoppedAtMs = Number.NEGATIVE_INFINITY
+  let running: Running | undefined
   const stop = async (signal: NodeJS.Signals) => {
     // Ctrl-C comes twice under npm: from the terminal, and passed on.
     if (signal === 'SIGINT' && performance.now() - stoppedAtMs < SAME_SIGINT_MS) return
-    if (stoppedAtMs > Number.NEGATIVE_INFINITY) process.exit(1)
+    if (stoppedAtMs > Number.NEGATIVE_INFINITY) {
+      // What is open is reset at once: what the system does with it could pass for the end of an answer.
+      void running?.app.close()
+      process.exit(1)
+    }
     stoppedAtMs = performance.now()
-    const { app, sdk } = await starting
+    running = await starting
+    const { app, sdk } = running
     log.info({ signal }, 'draining')
     const drained = app.drain().then(() => true)
     if (!(await Promise.race([drained, delay(drainMs, false)]))) {
@@ -86,8 +94,8 @@ function stopOnSignal(starting: Promise<Running>, drainMs: number, log: Logger):
     log.info('stopped')
     process.exit(0)
   }
-  process.on('SIGTERM', stop)
-  process.on('SIGINT', stop)
+  // In place of what they did before.
+  for (const signal of ['SIGTERM', 'SIGINT']) process.removeAllListeners(signal).on(signal, stop)
 }
 
 /** Which variable is to blame when a port cannot be listened on; undefined for other errors. */

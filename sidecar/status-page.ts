@@ -205,11 +205,11 @@ function traces(url: string, one: PeerStatus): Html {
 }
 
 function pairsTable({ pairs }: Status): Html {
-  const columns = ['Peer', 'Role', '#Age', '#Messages', '#Block']
+  const columns = ['Peer', 'Role', 'Secret', '#Age', '#Messages', '#Block']
   const rows = (pairs ?? [])
     .slice(0, PAIRS_SHOWN_MAX)
-    .map(({ peer, role, ageMs, messages, block }) =>
-      row('', columns, [bidi(peer), role, ago(ageMs / 1000), count(messages), count(block)]),
+    .map(({ peer, role, secret, ageMs, messages, block }) =>
+      row('', columns, [bidi(peer), role, secret, ago(ageMs / 1000), count(messages), count(block)]),
     )
   const more = (pairs?.length ?? 0) - rows.length
   const note =

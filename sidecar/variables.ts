@@ -30,21 +30,37 @@ export const VARIABLES = {
     null,
     'required: the secret shared by all sidecars that talk to each other, 32 characters or more',
   ),
-  CLIENT_ID_SECRET_FILE: variable('clientIdSecretFile', null, 'file that holds it, instead'),
+  CLIENT_ID_SECRET_FILE: variable(
+    'clientIdSecretFile',
+    null,
+    'file that holds it, instead; read again when it changes',
+  ),
   CLIENT_ID_SECRET_PREVIOUS: variable(
     'clientIdSecret',
     null,
     'the secret before, still accepted while the new one is rolled out',
   ),
-  CLIENT_ID_SECRET_PREVIOUS_FILE: variable('clientIdSecretFile', null, 'file that holds it, instead'),
+  CLIENT_ID_SECRET_PREVIOUS_FILE: variable(
+    'clientIdSecretPreviousFile',
+    null,
+    'file that holds it, instead; read again when it changes; while it does not exist or is empty, there is none',
+  ),
   OUTBOUND_TOKEN: variable(
     'outboundToken',
     null,
     'what every outbound call must show: x-mte-outbound-token, or Proxy-Authorization; unset: calls to OUTBOUND_PORT need none, and PORT takes no outbound calls',
   ),
-  OUTBOUND_TOKEN_FILE: variable('outboundTokenFile', null, 'file that holds it, instead'),
+  OUTBOUND_TOKEN_FILE: variable(
+    'outboundTokenFile',
+    null,
+    'file that holds it, instead; read again when it changes',
+  ),
   OUTBOUND_TOKEN_PREVIOUS: variable('outboundToken', null, 'the token before, still accepted'),
-  OUTBOUND_TOKEN_PREVIOUS_FILE: variable('outboundTokenFile', null, 'file that holds it, instead'),
+  OUTBOUND_TOKEN_PREVIOUS_FILE: variable(
+    'outboundTokenPreviousFile',
+    null,
+    'file that holds it, instead; read again when it changes; while it does not exist or is empty, there is none',
+  ),
   PEERS: variable(
     'peers',
     null,
@@ -94,7 +110,7 @@ export const VARIABLES = {
   ACCESS_LOG: variable(
     'flag',
     'false',
-    'true logs one line a call at level info: peer, status, sizes and times; never path, headers or body',
+    'true, as well as LOG_LEVEL debug or trace, logs one line a call: peer, status, sizes and times; never path, headers or body',
   ),
   TRACE_CONTEXT: variable(
     'traceContext',

@@ -54,20 +54,23 @@ test('it has nothing else', async () => {
     ['GET', '/status/'],
     ['POST', '/status'],
     ['DELETE', '/metrics'],
+    ['GET', '/drain'],
+    ['PUT', '/drain'],
+    ['POST', '/drain/'],
     ['GET', '/favicon.ico'],
     ['GET', '/api/mte-echo'],
   ] as const) {
     const { code, text } = await ask(pair.orders, method, path)
     assert.equal(code, 'not-found', `${method} ${path}`)
     const ways = [...JSON.parse(text).detail.matchAll(/(?<= )\/[a-z]*/g)].map(String)
-    assert.deepEqual(ways.sort(), ['/', '/livez', '/metrics', '/pairs', '/readyz', '/status'])
+    assert.deepEqual(ways.sort(), ['/', '/drain', '/livez', '/metrics', '/pairs', '/readyz', '/status'])
   }
 })
 
 test('it lists the pairs of both roles, without keys', async () => {
   await call(pair.orders.port('outbound'))
   const [initiated] = await pairsOf(pair.orders)
-  assert.deepEqual(Object.keys(initiated!).sort(), ['ageMs', 'block', 'messages', 'peer', 'role'])
+  assert.deepEqual(Object.keys(initiated!).sort(), ['ageMs', 'block', 'messages', 'peer', 'role', 'secret'])
   assert.deepEqual([initiated!.role, initiated!.peer], ['initiator', pair.billing.url])
   const [responded] = await pairsOf(pair.billing)
   assert.deepEqual([responded!.role, responded!.peer, responded!.messages], ['responder', 'orders', 1])
@@ -167,7 +170,7 @@ test('the status page may do nothing but show itself', async () => {
   )
 })
 
-test('a page of a site learns nothing of pairs and status, and cannot have pairs forgotten', async () => {
+test('a page of a site learns nothing of pairs and status, and cannot have pairs forgotten, nor have it drain', async () => {
   await call(pair.orders.port('outbound'))
   const peer = encodeURIComponent(pair.billing.url)
   for (const host of [
@@ -180,7 +183,20 @@ test('a page of a site learns nothing of pairs and status, and cannot have pairs
     for (const path of ['/pairs', '/status', '/'])
       assert.equal((await ask(pair.orders, 'GET', path, host)).code, 'not-found', `${host} ${path}`)
     assert.equal((await ask(pair.orders, 'DELETE', `/pairs?peer=${peer}`, host)).code, 'not-found', host)
+    assert.equal((await ask(pair.orders, 'POST', '/drain', host)).code, 'not-found', host)
   }
+  // Browsers send a POST to wherever a page says, and ask only whether the page may see the answer.
+  for (const origin of ['https://evil.example', 'http://localhost:3000', 'null'])
+    assert.equal(
+      (
+        await call(pair.orders.port('admin'), {
+          ...{ method: 'POST', path: '/drain' },
+          headers: { host: '127.0.0.1:8082', origin, 'content-type': 'text/plain' },
+        })
+      ).code,
+      'not-found',
+    )
+  assert.equal((await ask(pair.orders, 'GET', '/readyz')).status, 200)
   const preflight = await call(pair.orders.port('admin'), {
     method: 'OPTIONS',
     path: `/pairs?peer=${peer}`,
@@ -213,19 +229,54 @@ for (const address of outsideAddresses()) {
     ] as const) {
       for (const path of ['/pairs', '/status', '/']) assert.equal(await statusOf(host, path), status, path)
       assert.equal(await statusOf(host, '/pairs?peer=nobody', 'DELETE'), status)
+      assert.equal(await statusOf(host, '/readyz'), 200, 'nobody had it drain')
+      assert.equal(await statusOf(host, '/drain', 'POST'), status)
     }
     await exposed.close()
   })
 }
 
-test('a sidecar that drains is not ready', async () => {
-  const leaving = await startSidecar({})
-  await leaving.app.drain()
-  const { status, text } = await ask(leaving, 'GET', '/readyz')
-  const said = { status: 'not ready', reasons: ['draining'], degraded: [] }
-  assert.deepEqual([status, JSON.parse(text)], [503, said])
-  assert.equal((await ask(leaving, 'GET', '/livez')).status, 200)
-  await leaving.close()
+for (const [how, drain] of [
+  ['POST /drain', (leaving: Sidecar) => ask(leaving, 'POST', '/drain')],
+  ['a signal', (leaving: Sidecar) => leaving.app.drain()],
+] as const) {
+  test(`a sidecar that drains because of ${how} is alive, but not ready`, async () => {
+    const leaving = await startSidecar({})
+    await drain(leaving)
+    const { status, text } = await ask(leaving, 'GET', '/readyz')
+    const said = { status: 'not ready', reasons: ['draining'], degraded: [] }
+    assert.deepEqual([status, JSON.parse(text)], [503, said])
+    assert.equal((await ask(leaving, 'GET', '/livez')).status, 200)
+    assert.deepEqual(JSON.parse((await ask(leaving, 'GET', '/status')).text).notReady, ['draining'])
+    await leaving.close()
+  })
+}
+
+test('it tells how far draining has come, as often as it is asked', async () => {
+  const reached = Promise.withResolvers<http.ServerResponse>()
+  const busy = await startPair((_request, response) => reached.resolve(response), {
+    billing: { DRAIN_SECONDS: 3600 },
+  })
+  const drain = async () => {
+    const { status, text } = await ask(busy.billing, 'POST', '/drain')
+    assert.equal(status, 200)
+    return JSON.parse(text)
+  }
+  const charge = call(busy.orders.port('outbound'))
+  const response = await reached.promise
+  const { leftMs, ...first } = await drain()
+  assert.deepEqual(first, { openCalls: 1, emptyMs: 0 })
+  assert.ok(leftMs > 3_590_000 && leftMs <= 3_600_000)
+  response.end('done')
+  assert.equal((await charge).text, 'done')
+  let last = await drain()
+  while (last.openCalls > 0 || last.emptyMs === 0) last = await drain()
+  assert.ok(last.emptyMs < 60_000 && last.leftMs < leftMs)
+  assert.deepEqual(
+    busy.billing.lines.filter(({ msg }) => msg === 'draining').map(({ fields }) => fields),
+    [{ asked: 'POST /drain' }],
+  )
+  await busy.close()
 })
 
 test('a sidecar whose Redis is away is ready for what needs none, and says what is degraded', async () => {

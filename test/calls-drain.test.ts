@@ -1,6 +1,5 @@
-/** A sidecar that leaves: open calls finish, new ones are not taken. */
+/** A sidecar that leaves: nothing that it has taken is lost, and who calls goes elsewhere. */
 import assert from 'node:assert/strict'
-import { field } from '../sidecar/http/fields.ts'
 import {
   APP_PROTOCOLS,
   type AppCall,
@@ -10,7 +9,7 @@ import {
   makeCall,
 } from './support/app-client.ts'
 import { type AppServer, startAppServer } from './support/app-server.ts'
-import { once } from './support/call.ts'
+import { call, once } from './support/call.ts'
 import { closeListeners, RawClient } from './support/listener.ts'
 import { type Pair, type Sidecar, startPair } from './support/sidecars.ts'
 import { suite } from './support/suite.ts'
@@ -73,25 +72,22 @@ async function startDraining(which: (pair: Pair) => Sidecar) {
   return { pair, open, draining, isDrained: () => drained }
 }
 
-test("calls that are open finish while the caller's sidecar drains, and then it is done", async () => {
-  const { pair, open, draining, isDrained } = await startDraining(({ orders }) => orders)
-  await assert.rejects(makeCall('HTTP/1.1', pair.orders.port('outbound')), /ECONNREFUSED/)
-  assert.equal(isDrained(), false)
-  await open.finish()
-  await draining
-  await pair.close()
-})
+for (const which of ['orders', 'billing'] as const) {
+  test(`while ${which} drains, calls that are open finish and new ones are answered, and then it is done`, async () => {
+    const { pair, open, draining, isDrained } = await startDraining((pair) => pair[which])
+    const port = pair.orders.port('outbound')
+    app.handler = (_request, response) => response.end('done')
+    for (const protocol of APP_PROTOCOLS) assert.equal((await makeCall(protocol, port)).text, 'done')
+    assert.equal(isDrained(), false)
+    await open.finish()
+    await draining
+    if (which === 'orders') await assert.rejects(makeCall('HTTP/1.1', port), /ECONNREFUSED/)
+    else assert.equal((await makeCall('HTTP/1.1', port)).code, 'peer-unreachable')
+    await pair.close()
+  })
+}
 
-test("calls that are open finish while the app's sidecar drains, and new ones are told that it is away", async () => {
-  const { pair, open, draining, isDrained } = await startDraining(({ billing }) => billing)
-  assert.equal((await makeCall('HTTP/1.1', pair.orders.port('outbound'))).code, 'peer-unreachable')
-  assert.equal(isDrained(), false)
-  await open.finish()
-  await draining
-  await pair.close()
-})
-
-test('connections without a call are closed at once, and others after their call, of which the caller is told', async () => {
+test('callers are told to leave their connections, and those without a call are closed', async () => {
   const pair = await startPair(app.port)
   const port = pair.orders.port('outbound')
   app.handler = (_request, response) => response.end('done')
@@ -100,15 +96,51 @@ test('connections without a call are closed at once, and others after their call
   const idleSession = connectH2c(port)
   assert.equal((await beginStream(idleSession).end().whole()).text, 'done')
   const reached = app.next()
-  const busy = beginCall('HTTP/1.1', port).end()
+  const busy = new RawClient(port).write('GET / HTTP/1.1\r\nHost: billing\r\n\r\n')
   const [, response] = await reached
   const draining = pair.orders.app.drain()
-  assert.equal(await idle.ended, 'end')
   if (!idleSession.closed) await once(idleSession, 'close')
+  await idle.toEnd()
   response.end('done')
-  assert.equal((await busy.whole()).text, 'done')
-  assert.equal(field((await busy.head).fields, 'connection'), undefined)
+  assert.match(await busy.toEnd(), /\r\nconnection: close\r\n.*done$/s)
   await draining
+  await pair.close()
+})
+
+test('POST /drain is about the inbound port: the app goes on calling, on the connection that it has', async () => {
+  const pair = await startPair(app.port)
+  const port = pair.orders.port('outbound')
+  let executed = 0
+  app.handler = (_request, response) => {
+    executed++
+    response.end('done')
+  }
+  const client = new RawClient(port)
+  const charge = async () => {
+    client.received = ''
+    client.write('GET / HTTP/1.1\r\nHost: billing\r\n\r\n')
+    await client.until(/done$/)
+    assert.doesNotMatch(client.received, /connection: close/)
+  }
+  await charge()
+  for (const sidecar of [pair.orders, pair.billing]) {
+    const admin = sidecar.port('admin')
+    const { text } = await call(admin, { method: 'POST', path: '/drain', headers: { host: 'localhost' } })
+    const { openCalls } = JSON.parse(text)
+    assert.equal(openCalls, 0)
+    // Over the connection that billing had, and then over new ones.
+    for (let i = 0; i < 3; i++) await charge()
+  }
+  // As many as come at once, while connections are left, each once.
+  const calls = Array.from({ length: 100 }, () => makeCall('HTTP/1.1', port, { method: 'POST', body: 'x' }))
+  for (const { text } of await Promise.all(calls)) assert.equal(text, 'done')
+  assert.equal(executed, 107)
+  const metrics = await call(pair.orders.port('admin'), { path: '/metrics' })
+  assert.doesNotMatch(metrics.text, /^mte_resends_total.* [1-9]/m)
+  const inbound = new RawClient(pair.billing.port('inbound'))
+  inbound.write('GET /api/mte-echo HTTP/1.1\r\nHost: billing\r\n\r\n')
+  assert.match(await inbound.toEnd(), /^HTTP\/1\.1 200 .*\r\nconnection: close\r\n.*pong/s)
+  client.socket.destroy()
   await pair.close()
 })
 

@@ -87,13 +87,21 @@ test('help is for whoever has never seen it: commands, examples, exit statuses',
   const { status, stdout, stderr } = await run(['--help'])
   assert.equal(status, 0)
   assert.equal(stderr, '')
-  for (const command of ['run', 'demo', 'keygen', 'check [URL...]', 'healthcheck', 'pairs [options]'])
+  for (const command of [
+    'run',
+    'demo',
+    'keygen',
+    'check [URL...]',
+    'healthcheck',
+    'drain',
+    'pairs [options]',
+  ])
     assert.ok(stdout.includes(`\n  ${command} `))
   assert.match(stdout, /mte-sidecar keygen >> \.env/)
 })
 
 test('each command has a help with an example', async () => {
-  for (const command of ['run', 'demo', 'keygen', 'check', 'healthcheck', 'pairs', 'pairs drop']) {
+  for (const command of ['run', 'demo', 'keygen', 'check', 'healthcheck', 'drain', 'pairs', 'pairs drop']) {
     const { status, stdout } = await run([...command.split(' '), '--help'])
     assert.equal(status, 0)
     assert.match(stdout, new RegExp(`^Usage: mte-sidecar ${command}[^]*Example[^]*mte-sidecar`))

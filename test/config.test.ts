@@ -72,6 +72,7 @@ test('the defaults are those that are documented, and hold no secret', () => {
     clientIdSecrets: [SECRET],
     outboundTokens: [],
     peers: [],
+    secretFiles: undefined,
     peersFile: undefined,
     passThroughHosts: [],
     passThroughRoutes: [],
@@ -194,6 +195,50 @@ test('a secret may be in a file, and in one place only', () => {
   ])
 })
 
+test('a file of a previous secret that is missing or empty holds none, and any other must be readable', () => {
+  const missing = path.join(folder, 'missing')
+  for (const none of [missing, file('empty', ''), file('line', '\n')]) {
+    const { config } = loadConfig({
+      ...needed,
+      CLIENT_ID_SECRET_PREVIOUS_FILE: none,
+      OUTBOUND_TOKEN: TOKEN,
+      OUTBOUND_TOKEN_PREVIOUS_FILE: none,
+    })
+    assert.deepEqual([config.clientIdSecrets, config.outboundTokens], [[SECRET], [TOKEN]])
+  }
+  for (const name of ['CLIENT_ID_SECRET_PREVIOUS_FILE', 'OUTBOUND_TOKEN_PREVIOUS_FILE'] as const) {
+    const [mistake] = mistakesOf({ OUTBOUND_TOKEN: TOKEN, [name]: folder })
+    assert.match(mistake!, new RegExp(`^${name}: must name a file .*EISDIR`))
+  }
+  for (const name of ['CLIENT_ID_SECRET_FILE', 'OUTBOUND_TOKEN_FILE'] as const) {
+    const { mistakes } = failureOf({ CLIENT_ID_SECRET: name.startsWith('C') ? '' : SECRET, [name]: missing })
+    assert.match(mistakes[0]!, new RegExp(`^${name}: must name a file .*ENOENT`))
+  }
+})
+
+test('the files of secrets can be read again, and those of the environment are what they were', () => {
+  const CLIENT_ID_SECRET_FILE = file('again', SECRET)
+  const { config } = loadConfig({ CLIENT_ID_SECRET_FILE, OUTBOUND_TOKEN: TOKEN })
+  assert.deepEqual(config.secretFiles?.paths, [CLIENT_ID_SECRET_FILE])
+  file('again', `${SECRET}-next`)
+  assert.deepEqual(config.secretFiles?.read(), {
+    clientIdSecrets: [`${SECRET}-next`],
+    outboundTokens: [TOKEN],
+    redis: undefined,
+  })
+  for (const [content, mistake] of [
+    ['short', /^CLIENT_ID_SECRET_FILE: names a file that holds a mistake: must have 32/],
+    [`${SECRET} `, /^CLIENT_ID_SECRET_FILE: .* without space at its ends/],
+    ['', /^CLIENT_ID_SECRET_FILE: names a file/],
+  ] as const) {
+    file('again', content)
+    assert.throws(
+      () => config.secretFiles?.read(),
+      (error) => error instanceof ConfigError && error.mistakes.length === 1 && mistake.test(error.message),
+    )
+  }
+})
+
 test('secrets that are meant to differ and do not are told, wherever they are', () => {
   assert.match(
     mistakesOf({ CLIENT_ID_SECRET_PREVIOUS: SECRET })[0]!,
@@ -300,6 +345,18 @@ test('without a NAME the host is the name, and relay, with a warning, where Redi
     const named = loadConfig({ ...needed, ...env, NAME: 'billing' })
     assert.deepEqual([named.config.name, named.warnings], ['billing', []])
   }
+})
+
+test('a log at level debug or trace has a line a call', () => {
+  for (const [env, expected] of [
+    [{ LOG_LEVEL: 'debug' }, true],
+    [{ LOG_LEVEL: 'trace' }, true],
+    [{ DEBUG: 'true' }, true],
+    [{ ACCESS_LOG: 'true', LOG_LEVEL: 'info' }, true],
+    [{ DEBUG: 'true', LOG_LEVEL: 'info' }, false],
+    [{ LOG_LEVEL: 'warn' }, false],
+  ] as const)
+    assert.equal(loadConfig({ ...needed, ...env }).config.accessLog, expected, JSON.stringify(env))
 })
 
 test('DEBUG=true is LOG_LEVEL=debug, and LOG_LEVEL wins', () => {

@@ -46,7 +46,7 @@ test('it lists every code of an error and no other', () => {
 test('it says what every dependency is for', () => {
   const { dependencies, devDependencies } = packageJson
   assert.deepEqual(
-    namesIn('Development'),
+    namesIn('What its packages are for'),
     [...Object.keys(dependencies), ...Object.keys(devDependencies)].sort(),
   )
 })

@@ -4,9 +4,11 @@
  *     npm test                  types, linter, every *.test.ts, and how much of sidecar/ they covered
  *     npm test -- test/pair     only the *.test.ts files there, and nothing else
  *     npm run e2e               every *.e2e.ts: real components and big bodies, one file after the other
+ *     npm run e2e -- --kube     those in test/e2e/kube alone: an API server of Kubernetes, which is built first, in minutes
+ *     npm run e2e -- --mesh     the one of a mesh alone
  *
- * Redis' server and Chromium are installed first where they are missing; where that cannot be done, the tests that
- * need them fail.
+ * Redis' server and Chromium are installed first where they are missing, and for e2e Docker's engine; where that cannot
+ * be done, the tests that need them fail.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -15,11 +17,22 @@ import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { installChromium, installRedis } from './support/debian.ts'
+import { installDocker } from './support/docker.ts'
 import { buildTracingPrograms } from './support/jaeger.ts'
+import { buildKubernetes } from './support/kubernetes.ts'
+import { told } from './support/tell.ts'
 import { type Outcome, runTestFile } from './support/test-file.ts'
 
+/** What is run only when it is asked for, as what it needs takes long to build. */
+const KUBE = 'test/e2e/kube'
+
 process.chdir(path.dirname(import.meta.dirname))
-const { values, positionals } = parseArgs({ options: { e2e: { type: 'boolean' } }, allowPositionals: true })
+const { values, positionals } = parseArgs({
+  options: { e2e: { type: 'boolean' }, kube: { type: 'boolean' }, mesh: { type: 'boolean' } },
+  allowPositionals: true,
+})
+if (values.mesh) positionals.push('test/e2e/mesh.e2e.ts')
+if (values.kube) positionals.push(KUBE)
 const kind = values.e2e
   ? { suffix: '.e2e.ts', atATime: 1, deadlineMs: 10 * 60_000 }
   : { suffix: '.test.ts', atATime: 2, deadlineMs: 3 * 60_000 }
@@ -31,7 +44,11 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => in
 const outcomes: Outcome[] = []
 installRedis(console.log)
 installChromium(console.log)
-if (values.e2e) await buildTracingPrograms(console.log)
+if (values.kube) await buildKubernetes(console.log)
+else if (values.e2e) {
+  await buildTracingPrograms(console.log)
+  await installDocker(console.log)
+}
 if (all) for (const script of ['typecheck', 'lint']) report(await check(script))
 await (all ? withCoverage(runFiles) : runFiles(process.env))
 summarize()
@@ -61,7 +78,9 @@ async function withCoverage(run: (env: NodeJS.ProcessEnv) => Promise<void>): Pro
 
 function findFiles(place: string): string[] {
   const isFile = statSync(place, { throwIfNoEntry: false })?.isFile()
-  const files = isFile ? [place] : globSync(`${place}/**/*${kind.suffix}`).sort()
+  const files = isFile
+    ? [place]
+    : globSync(`${place}/**/*${kind.suffix}`, { exclude: values.kube ? [] : [KUBE] }).sort()
   if (files.length === 0) report(failure(place, `has no file of tests (*${kind.suffix})`))
   return files
 }
@@ -82,7 +101,7 @@ function failure(name: string, complaint: string): Outcome {
 function report(outcome: Outcome): void {
   outcomes.push(outcome)
   if (outcome.failed > 0) console.log(`${outcome.output}\n✘ ${outcome.name}: ${outcome.failed} failed\n`)
-  else console.log(`✔ ${outcome.name}: ${outcome.passed} passed`)
+  else console.log([`✔ ${outcome.name}: ${outcome.passed} passed`, ...told(outcome.output)].join('\n'))
 }
 
 function summarize(): void {

@@ -90,6 +90,7 @@ async function serve(): Promise<Server & { url: string; set(change: Partial<Mome
       pairs: ['audit', 'w'.repeat(255)].map((peer) => ({
         role: 'responder',
         peer,
+        secret: 'current',
         ageMs: 1_234_567_890,
         block: 1000,
         messages: 1_048_576,
@@ -122,9 +123,9 @@ test('it follows the calls of both sides, without being loaded again', async () 
   for (const [i, { page }] of [orders, billing].entries()) page.on('load', () => loads[i]!++)
   await call(pair.orders.port('outbound'))
   await says(orders.page, '#peers tr', new RegExp(`billing.*${pair.billing.url}.*outbound.*OK.*ms.*s ago`))
-  await says(orders.page, '#pairs tr', `${pair.billing.url}initiator`)
+  await says(orders.page, '#pairs tr', `${pair.billing.url}initiatorcurrent`)
   await says(billing.page, '#peers tr', /orders.*inbound.*OK.*ms.*s ago/)
-  await says(billing.page, '#pairs tr', 'ordersresponder')
+  await says(billing.page, '#pairs tr', 'ordersrespondercurrent')
   await call(pair.orders.port('outbound'), { path: '/fails' })
   await says(billing.page, '#peers tr', /orders.*inbound.*Failing.*1 × 500/)
   await says(billing.page, '#verdict', /Degraded\s*Calls from orders fail: 500/)

@@ -37,7 +37,7 @@ function status(
 }
 
 function pair(role: PairSummary['role'], peer: string): PairSummary {
-  return { role, peer, ageMs: 0, block: 0, messages: 0 }
+  return { role, peer, secret: 'current', ageMs: 0, block: 0, messages: 0 }
 }
 
 test('a peer is failing when half of its calls fail', () => {

@@ -44,6 +44,9 @@ export interface ServerOptions {
   calls: OpenCalls
 }
 
+/** Before a connection that its client was asked to leave is closed, nothing must have come on it for so long, in ms. */
+export const LEAVE_MS = 1000
+
 /**
  * One call at a listener, from its head to the last byte of its answer: has it handled and its answer written,
  * and knows whether the caller is still there.
@@ -183,7 +186,7 @@ export class OpenCalls {
   readonly #calls = new Set<Exchange>()
   readonly #sweepMs: number
   #timer: NodeJS.Timeout | undefined
-  #onNone: (() => void)[] = []
+  #emptySinceMs = performance.now()
   #sweeps = 0
 
   /** @param idleTimeoutMs without a byte either way */
@@ -200,6 +203,11 @@ export class OpenCalls {
     return this.#calls.size
   }
 
+  /** For how long none has been open, in ms. */
+  get emptyMs(): number {
+    return this.#calls.size > 0 ? 0 : performance.now() - this.#emptySinceMs
+  }
+
   add(call: Exchange): void {
     this.#calls.add(call)
     this.#timer ??= setInterval(() => this.#sweep(), this.#sweepMs).unref()
@@ -207,14 +215,7 @@ export class OpenCalls {
 
   remove(call: Exchange): void {
     this.#calls.delete(call)
-    if (this.#calls.size > 0 || this.#onNone.length === 0) return
-    for (const resolve of this.#onNone.splice(0)) resolve()
-  }
-
-  /** Resolves when no call is open. */
-  none(): Promise<void> {
-    if (this.#calls.size === 0) return Promise.resolve()
-    return new Promise((resolve) => this.#onNone.push(resolve))
+    if (this.#calls.size === 0) this.#emptySinceMs = performance.now()
   }
 
   /** Ends every open call. */

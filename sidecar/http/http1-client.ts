@@ -1,4 +1,4 @@
-import http, { type ClientRequest, type IncomingMessage } from 'node:http'
+import type { Agent, ClientRequest, IncomingMessage } from 'node:http'
 import https from 'node:https'
 import type { Socket } from 'node:net'
 import type { ConnectionOptions } from 'node:tls'
@@ -8,6 +8,7 @@ import { repeatability } from '../repeatability.ts'
 import { connectOptions } from './connect-options.ts'
 import { asNodeWritesThem, contentLength, field, fieldsFromRaw, withoutFields } from './fields.ts'
 import { letGo } from './let-go.ts'
+import { nodeHttp } from './node-http.ts'
 import { expectEnd, lengthDiffers, pump, WHOLE_BYTES_MAX } from './pump.ts'
 import { SendError } from './send-error.ts'
 import { type Alive, cutOff, messageBody, type StreamBody } from './stream-body.ts'
@@ -51,7 +52,7 @@ export class Http1Client {
     const connect = connectOptions(origin, ['http/1.1'], options.ca)
     const keep = { keepAlive: true, maxFreeSockets: IDLE_CONNECTIONS_MAX, timeout: IDLE_CONNECTION_MS }
     this.#origin = {
-      agent: secure ? new https.Agent(keep) : new http.Agent(keep),
+      agent: secure ? new https.Agent(keep) : new nodeHttp.Agent(keep),
       authority: origin.host,
       secure,
       connect,
@@ -81,7 +82,7 @@ export class Http1Client {
 
 /** Where the calls of a client go, and what they share. */
 interface Origin {
-  agent: http.Agent
+  agent: Agent
   authority: string
   secure: boolean
   connect: ConnectionOptions
@@ -136,7 +137,7 @@ class Http1Call implements Alive {
   }
 
   /** @param agent false: over a new connection */
-  #write(whole: Buffer, agent: http.Agent | false): void {
+  #write(whole: Buffer, agent: Agent | false): void {
     const { head, body } = this.#pending.request
     const { fields, trailers } = framed(head.method, head.fields, whole.length, body.trailers)
     const client = this.#open(fields, agent)
@@ -177,11 +178,11 @@ class Http1Call implements Alive {
     })
   }
 
-  #open(fields: Fields, agent: http.Agent | false): ClientRequest {
+  #open(fields: Fields, agent: Agent | false): ClientRequest {
     const { head } = this.#pending.request
     const { secure, connect, authority, maxHeaderSize, connectTimeoutMs } = this.#origin
     clearTimeout(this.#timer)
-    const client = (secure ? https : http).request({
+    const client = (secure ? https : nodeHttp).request({
       ...connect,
       agent,
       method: head.method,

@@ -1,11 +1,12 @@
-import http from 'node:http'
+import type http from 'node:http'
 import type { Socket } from 'node:net'
 import { type Answer, type Body, type Fields, NO_BODY, type ResponseHead } from '../call.ts'
 import { asSidecarError, SidecarError } from '../errors.ts'
-import { Exchange, type ServerOptions } from './exchange.ts'
+import { Exchange, LEAVE_MS, type ServerOptions } from './exchange.ts'
 import { asNodeWritesThem, contentLength, field, isBodyless, withoutFields } from './fields.ts'
 import { type Http1Head, readHttp1Head } from './http1-head.ts'
 import { letGo } from './let-go.ts'
+import { nodeHttp } from './node-http.ts'
 import { problem } from './problem.ts'
 import { expectEnd, lengthDiffers, pump, WHOLE_BYTES_MAX } from './pump.ts'
 import { messageBody, type StreamBody } from './stream-body.ts'
@@ -20,8 +21,6 @@ const PIPELINED_MAX = 1000
 const DROPPED_BYTES_MAX = 1024 * 1024
 /** A body up to this size costs less as a string, which node:http writes together with the head, in bytes. */
 const SHORT_BYTES_MAX = 8 * 1024
-/** How long a connection that ends waits for the other side to read what it got, in ms. */
-const LINGER_MS = 2000
 
 /** What is known of a connection besides what node:http knows. */
 interface Connection {
@@ -39,12 +38,12 @@ export class Http1Server {
   readonly #server: http.Server
   readonly #options: ServerOptions
   readonly #sockets = new Set<Http1Socket>()
-  #draining = false
+  #retiring = false
 
   constructor(options: ServerOptions) {
     this.#options = options
     const headersTimeout = Math.min(HEAD_TIMEOUT_MS, options.idleTimeoutMs)
-    const server = http.createServer({
+    const server = nodeHttp.createServer({
       maxHeaderSize: options.headBytesMax + HEAD_SLACK_BYTES,
       requireHostHeader: false, // it is checked here, and answered with a problem
       optimizeEmptyRequests: true,
@@ -63,6 +62,7 @@ export class Http1Server {
     server.on('checkExpectation', onRequest)
     server.on('connect', (request) => this.#onConnect(request.socket as Http1Socket))
     server.on('clientError', (error, socket) => this.#onUnreadable(error, socket as Http1Socket))
+    server.on('timeout', (socket) => onTimeout(socket as Http1Socket))
     // Only a server that listens watches how long heads take.
     server.emit('listening')
     this.#server = server
@@ -76,6 +76,8 @@ export class Http1Server {
     this.#sockets.add(socket)
     // A head that goes out before its body would be written in UTF-8, each byte above 0x7F as two.
     socket.setDefaultEncoding('latin1')
+    // With bytes that are unread, node:http's way of closing would reset the connection under the last answer.
+    socket.destroySoon = () => linger(socket)
     // Before node:http hears of it, which would end the connection, and with it an answer that lasts as long.
     socket.on('end', () => connection.call?.callerEnded())
     socket.on('close', () => this.#sockets.delete(socket))
@@ -83,10 +85,10 @@ export class Http1Server {
     socket.resume()
   }
 
-  /** Closes the connections that have no call, and every other one when its call is over. */
-  drain(): void {
-    this.#draining = true
-    for (const socket of this.#sockets) if (!socket[CONNECTION].call) socket.destroySoon()
+  /** Makes every answer that begins from now on the last of its connection, and closes those on which nothing comes. */
+  retire(): void {
+    this.#retiring = true
+    for (const socket of this.#sockets) if (!socket[CONNECTION].call) socket.setTimeout(LEAVE_MS)
   }
 
   close(): void {
@@ -118,13 +120,14 @@ export class Http1Server {
   #begin(request: http.IncomingMessage, response: http.ServerResponse): void {
     const socket = request.socket as Http1Socket
     const connection = socket[CONNECTION]
-    const call = new Http1Exchange(request, response, this.#options, () => this.#draining)
+    const call = new Http1Exchange(request, response, this.#options, () => this.#retiring)
     connection.call = call
     response.on('close', () => {
       letGo(response)
       if (connection.call === call) connection.call = undefined
       call.closed()
-      if (this.#draining) socket.destroySoon()
+      // Its head may have left before: who does not know that it was the last answer may be sending a call just now.
+      if (this.#retiring && socket.writable) socket.setTimeout(LEAVE_MS)
     })
     call.begin()
   }
@@ -173,20 +176,20 @@ class Http1Exchange extends Exchange {
   readonly #request: http.IncomingMessage
   readonly #response: http.ServerResponse
   readonly #options: ServerOptions
-  readonly #draining: () => boolean
+  readonly #retiring: () => boolean
   #body: StreamBody | undefined
 
   constructor(
     request: http.IncomingMessage,
     response: http.ServerResponse,
     options: ServerOptions,
-    draining: () => boolean,
+    retiring: () => boolean,
   ) {
     super(options)
     this.#request = request
     this.#response = response
     this.#options = options
-    this.#draining = draining
+    this.#retiring = retiring
   }
 
   begin(): void {
@@ -218,7 +221,7 @@ class Http1Exchange extends Exchange {
       response.writeContinue()
       return
     }
-    let text = `HTTP/1.1 ${status} ${http.STATUS_CODES[status] ?? 'Interim'}\r\n`
+    let text = `HTTP/1.1 ${status} ${nodeHttp.STATUS_CODES[status] ?? 'Interim'}\r\n`
     for (let i = 0; i < fields.length; i += 2) text += `${fields[i]}: ${fields[i + 1]}\r\n`
     socket.write(`${text}\r\n`, 'latin1')
   }
@@ -292,7 +295,7 @@ class Http1Exchange extends Exchange {
       fields = [...fields, 'content-length', String(length)]
     }
     fields = asNodeWritesThem(fields)
-    if (this.#draining()) fields = [...fields, 'connection', 'close']
+    if (this.#retiring()) fields = [...fields, 'connection', 'close']
     this.#response.writeHead(status, fields)
   }
 
@@ -314,14 +317,8 @@ class Http1Exchange extends Exchange {
    */
   #dropRest(body: StreamBody): void {
     const request = this.#request
-    const { socket } = request
     body.fail(new SidecarError('caller-gone', 'The answer was complete before the request was.'))
-    const end = () => {
-      socket.end()
-      socket.setTimeout(LINGER_MS)
-    }
-    // It would close the connection for good, and with bytes that are unread that resets it under the answer.
-    socket.destroySoon = end
+    const end = () => linger(request.socket)
     let left = DROPPED_BYTES_MAX
     request.on('data', (piece: Buffer) => {
       left -= piece.length
@@ -330,7 +327,6 @@ class Http1Exchange extends Exchange {
       if (this.over) end()
       else this.#response.once('close', end)
     })
-    request.once('end', () => Reflect.deleteProperty(socket, 'destroySoon'))
     request.resume()
   }
 }
@@ -343,16 +339,31 @@ function callerGone(): SidecarError {
 function refuse(socket: Socket, error: SidecarError): void {
   if (!socket.writable) return
   const { head, body } = problem(error)
-  let text = `HTTP/1.1 ${head.status} ${http.STATUS_CODES[head.status]}\r\nconnection: close\r\n`
+  let text = `HTTP/1.1 ${head.status} ${nodeHttp.STATUS_CODES[head.status]}\r\nconnection: close\r\n`
   for (let i = 0; i < head.fields.length; i += 2) text += `${head.fields[i]}: ${head.fields[i + 1]}\r\n`
-  socket.end(Buffer.concat([Buffer.from(`${text}\r\n`, 'latin1'), body.whole(WHOLE_BYTES_MAX)!]))
-  // What still comes is dropped, unparsed: closing on it at once would reset the connection under the answer.
+  socket.write(Buffer.concat([Buffer.from(`${text}\r\n`, 'latin1'), body.whole(WHOLE_BYTES_MAX)!]))
+  linger(socket)
+}
+
+/** Nothing came on a connection for long. */
+function onTimeout(socket: Http1Socket): void {
+  if (!socket.writable) socket.destroy()
+  // How long calls may take is not told by their connection.
+  else if (!socket[CONNECTION].call) linger(socket)
+}
+
+/**
+ * Ends a connection, and lets the other side read what it was sent: what still comes is dropped, unparsed, as closing
+ * on it would reset the connection. Not without bound: then it is left unread, until it is closed as all that end are.
+ */
+function linger(socket: Socket): void {
+  if (!socket.writable) return
+  socket.end()
   socket.removeAllListeners('data')
   let left = DROPPED_BYTES_MAX
   socket.on('data', (bytes: Buffer) => {
     left -= bytes.length
-    if (left < 0) socket.destroy()
+    if (left < 0) socket.pause()
   })
-  socket.setTimeout(LINGER_MS, () => socket.destroy())
   socket.resume()
 }

@@ -2,18 +2,27 @@ import http2, { type IncomingHttpHeaders, type ServerHttp2Session, type ServerHt
 import type { Socket } from 'node:net'
 import { type Answer, type Body, type Fields, NO_BODY, type RequestHead, type ResponseHead } from '../call.ts'
 import { SidecarError } from '../errors.ts'
-import { badRequest, Exchange, headTooLarge, type ServerOptions } from './exchange.ts'
+import { badRequest, Exchange, headTooLarge, LEAVE_MS, type ServerOptions } from './exchange.ts'
 import { contentLength, FIELDS_MAX, fieldsFromRaw, isBodyless } from './fields.ts'
 import { CONNECTION_WINDOW_BYTES, sessionOptions } from './http2-settings.ts'
 import { letGo } from './let-go.ts'
 import { expectEnd, lengthDiffers, pump, WHOLE_BYTES_MAX } from './pump.ts'
 import { http2Body, type StreamBody } from './stream-body.ts'
 
+/**
+ * The first of two GOAWAY (RFC 9113 section 6.8): open no more streams; those that are on their way, whatever their
+ * ids, are still taken. From the first of its own on node:http2 ignores new streams, so this one goes past it.
+ */
+const LEAVE = Buffer.from('0000080700000000007fffffff00000000', 'hex')
+/** The second one follows once the other end has answered a ping, or has not for so long, in ms. */
+const PING_TIMEOUT_MS = 2000
+
 /** An HTTP/2 server over sockets that it is handed. */
 export class Http2Server {
   readonly #server: http2.Http2Server
   readonly #options: ServerOptions
-  readonly #sessions = new Set<ServerHttp2Session>()
+  readonly #connections = new Set<Connection>()
+  #retiring = false
 
   constructor(options: ServerOptions) {
     this.#options = options
@@ -24,39 +33,80 @@ export class Http2Server {
   serve(socket: Socket): void {
     // There is no call over half a connection of HTTP/2: else the other side's end would not be noticed.
     socket.allowHalfOpen = false
-    this.#server.once('session', (session) => this.#onSession(session, socket))
+    this.#server.once('session', (session) => {
+      const connection = new Connection(session, socket, this.#options)
+      this.#connections.add(connection)
+      session.on('close', () => this.#connections.delete(connection))
+      if (this.#retiring) connection.retireAfterCall()
+    })
     this.#server.emit('connection', socket)
   }
 
   /** Tells every connection to take no more calls; it closes when those under way are over. */
-  drain(): void {
-    for (const session of this.#sessions) session.close()
+  retire(): void {
+    this.#retiring = true
+    for (const connection of this.#connections) connection.retire()
   }
 
   close(): void {
-    for (const session of this.#sessions) session.destroy()
+    for (const connection of this.#connections) connection.close()
   }
+}
 
-  #onSession(session: ServerHttp2Session, socket: Socket): void {
-    const { idleTimeoutMs } = this.#options
-    let calls = 0
-    const onClose = () => {
-      if (--calls === 0) session.setTimeout(idleTimeoutMs)
-    }
-    this.#sessions.add(session)
+/** A connection of a client, with what node:http2 leaves to its users. */
+class Connection {
+  readonly #session: ServerHttp2Session
+  readonly #socket: Socket
+  readonly #options: ServerOptions
+  #calls = 0
+  /** is the next call the one to retire at? */
+  #retiresAtCall = false
+  #retired = false
+
+  constructor(session: ServerHttp2Session, socket: Socket, options: ServerOptions) {
+    this.#session = session
+    this.#socket = socket
+    this.#options = options
     session.setLocalWindowSize(CONNECTION_WINDOW_BYTES)
     session.on('error', ignore)
-    session.on('close', () => this.#sessions.delete(session))
-    session.on('timeout', () => session.close())
-    session.on(
-      'stream',
-      (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, _flags: number, raw: string[]) => {
-        // A timer on the connection costs with every frame, and calls have time-outs of their own.
-        if (++calls === 1) session.setTimeout(0)
-        new Http2Exchange(stream, socket, this.#options, onClose).begin(headers, raw)
-      },
+    session.on('timeout', () => this.retire())
+    session.on('stream', (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, _flags, raw: string[]) =>
+      this.#onStream(stream, headers, raw),
     )
-    session.setTimeout(idleTimeoutMs)
+    session.setTimeout(this.#options.idleTimeoutMs)
+  }
+
+  /** Has its client open no more streams; closes when those that it has opened are over. */
+  retire(): void {
+    if (this.#retired || this.#session.destroyed || !this.#socket.writable) return
+    this.#retired = true
+    this.#socket.write(LEAVE)
+    const close = () => {
+      clearTimeout(timer)
+      this.#session.close()
+    }
+    const timer = setTimeout(close, PING_TIMEOUT_MS)
+    this.#session.ping(close)
+  }
+
+  /** Who has just connected has something to send: it is retired then, or when nothing comes for LEAVE_MS. */
+  retireAfterCall(): void {
+    this.#retiresAtCall = true
+    this.#session.setTimeout(LEAVE_MS)
+  }
+
+  close(): void {
+    this.#session.destroy()
+  }
+
+  #onStream(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, raw: string[]): void {
+    // A timer on the connection costs with every frame, and calls have time-outs of their own.
+    if (++this.#calls === 1) this.#session.setTimeout(0)
+    const onClose = () => {
+      if (--this.#calls === 0) this.#session.setTimeout(this.#options.idleTimeoutMs)
+    }
+    new Http2Exchange(stream, this.#socket, this.#options, onClose).begin(headers, raw)
+    if (this.#retiresAtCall) this.retire()
   }
 }
 

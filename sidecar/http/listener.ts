@@ -1,6 +1,7 @@
 import net, { type AddressInfo, type Socket } from 'node:net'
+import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
 import { SidecarError } from '../errors.ts'
-import { OpenCalls, type ServerOptions } from './exchange.ts'
+import { LEAVE_MS, OpenCalls, type ServerOptions } from './exchange.ts'
 import { Http1Server } from './http1-server.ts'
 import { Http2Server } from './http2-server.ts'
 
@@ -10,14 +11,21 @@ export type ListenerOptions = Omit<ServerOptions, 'calls'>
 
 const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')
 const CONNECTIONS_MAX = 20_000
-/** How long the other ends of connections may take to read what they were sent last, in ms. */
-const LINGER_MS = 1000
+/** A port is closed when no connection came to it for so long, in ms: one that waits to be accepted would be reset. */
+const UNSOUGHT_MS = 500
+/** Where they come without end, it is closed after so many turns of the event loop, each of which accepts one. */
+const ACCEPTING_TURNS_MAX = 1000
+/** How long the other end of a connection may take to close its side after this one, in ms. */
+const LINGER_MS = 2000
 
 /** One port that speaks HTTP/1.1 and, with prior knowledge, HTTP/2. */
 export class Listener {
   readonly #listening: net.Server[] = []
   readonly #sockets = new Set<Socket>()
   #onNoSocket: (() => void) | undefined
+  #retiring = false
+  /** when a connection came last, monotonic */
+  #soughtAtMs = 0
   /** connections that have not shown yet which protocol they speak */
   readonly #undecided = new Set<Socket>()
   readonly #calls: OpenCalls
@@ -67,13 +75,33 @@ export class Listener {
     return this.#calls.size
   }
 
-  /** Takes no more connections, and resolves when the calls that are open have been answered, and the answers read. */
-  async drain(): Promise<void> {
+  /** For how long no call has been open, in ms. */
+  get emptyMs(): number {
+    return this.#calls.emptyMs
+  }
+
+  /**
+   * Takes connections and answers calls as before, but has clients leave each connection with its next answer: by
+   * `connection: close` or GOAWAY. Those without a call are closed when nothing has come on them for LEAVE_MS.
+   */
+  retire(): void {
+    if (this.#retiring) return
+    this.#retiring = true
+    this.#soughtAtMs = performance.now()
+    for (const socket of this.#undecided) socket.setTimeout(LEAVE_MS)
+    this.#http1.retire()
+    this.#http2.retire()
+  }
+
+  /**
+   * Retires, closes the port as soon as nobody seeks it any more, and resolves when every call has been answered and
+   * every connection is closed.
+   * @param soughtMsMax how long the port stays open at most if somebody does
+   */
+  async drain(soughtMsMax: number): Promise<void> {
+    this.retire()
+    await this.#unsought(soughtMsMax)
     for (const server of this.#listening) server.close()
-    for (const socket of this.#undecided) socket.destroy()
-    this.#http1.drain()
-    this.#http2.drain()
-    await this.#calls.none()
     await this.#noSocket()
   }
 
@@ -86,24 +114,34 @@ export class Listener {
     this.#http2.close()
   }
 
-  /**
-   * Resolves when all connections are closed, or LINGER_MS are over. A process that ends while bytes of the other end
-   * are unread breaks the connection, and the other end loses what it has not read yet.
-   */
+  /** Whoever balances connections has seen by then, as a rule, that this sidecar is not ready. */
+  async #unsought(msMax: number): Promise<void> {
+    const endMs = performance.now() + msMax
+    for (;;) {
+      const leftMs = Math.min(this.#soughtAtMs + UNSOUGHT_MS, endMs) - performance.now()
+      if (leftMs <= 0) break
+      await delay(leftMs)
+    }
+    let quietTurns = 0
+    for (let turns = 0; quietTurns < 2 && turns < ACCEPTING_TURNS_MAX; turns++) {
+      const before = this.#soughtAtMs
+      await turn()
+      quietTurns = this.#soughtAtMs === before ? quietTurns + 1 : 0
+    }
+  }
+
   #noSocket(): Promise<void> {
     if (this.#sockets.size === 0) return Promise.resolve()
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, LINGER_MS)
-      this.#onNoSocket = () => {
-        clearTimeout(timer)
-        resolve()
-      }
+      this.#onNoSocket = resolve
     })
   }
 
   /** Hands a connection to the server of its protocol, as soon as its first bytes tell. */
   #accept(socket: Socket): void {
+    this.#soughtAtMs = performance.now()
     this.#sockets.add(socket)
+    socket.on('finish', () => socket.setTimeout(LINGER_MS, () => socket.destroy()))
     socket.on('close', () => {
       this.#sockets.delete(socket)
       if (this.#sockets.size === 0) this.#onNoSocket?.()
@@ -132,7 +170,7 @@ export class Listener {
     socket.on('error', end)
     socket.on('end', end)
     socket.on('close', leave)
-    socket.setTimeout(this.#idleTimeoutMs, end)
+    socket.setTimeout(this.#retiring ? LEAVE_MS : this.#idleTimeoutMs, end)
     socket.on('data', onData)
   }
 }

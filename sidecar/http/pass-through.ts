@@ -1,4 +1,4 @@
-import http, { type ClientRequest, type IncomingMessage, type OutgoingHttpHeaders } from 'node:http'
+import type { ClientRequest, IncomingMessage, OutgoingHttpHeaders } from 'node:http'
 import https from 'node:https'
 import { PassThrough, Readable } from 'node:stream'
 import proxy from 'http2-proxy'
@@ -9,6 +9,7 @@ import { connectOptions } from './connect-options.ts'
 import type { Arrival } from './exchange.ts'
 import * as rules from './fields.ts'
 import type { ClientOptions } from './http1-client.ts'
+import { nodeHttp } from './node-http.ts'
 import { SendError } from './send-error.ts'
 import { messageBody } from './stream-body.ts'
 
@@ -36,7 +37,7 @@ export function passThrough(
   const { upstream, headBytesMax } = options
   const keep = { keepAlive: true, timeout: IDLE_CONNECTION_MS }
   const secure = upstream.protocol === 'https:'
-  const agent = secure ? new https.Agent(keep) : new http.Agent(keep)
+  const agent = secure ? new https.Agent(keep) : new nodeHttp.Agent(keep)
   const connect = connectOptions(upstream, ['http/1.1'], options.ca)
 
   /** A request as node:http sends it: http2-proxy would join fields, and not tell where the body of a DELETE ends. */
@@ -50,7 +51,7 @@ export function passThrough(
     if (body !== NO_BODY && rules.contentLength(head.fields) === undefined)
       headers.push('transfer-encoding', 'chunked')
     const maxHeaderSize = headBytesMax + HEAD_SLACK_BYTES
-    const client = (secure ? https : http).request({
+    const client = (secure ? https : nodeHttp).request({
       ...connect,
       agent,
       method,

@@ -40,7 +40,8 @@ const ANSWER_HEADER_BYTES = 4 + ENC_BYTES
 export const HELLO_BYTES = HELLO_HEADER_BYTES + HELLO_PLAINTEXT_BYTES + TAG_BYTES
 /** of m2, always */
 export const ANSWER_BYTES = ANSWER_HEADER_BYTES + ANSWER_PLAINTEXT_BYTES + TAG_BYTES
-const CLOCK_SKEW_MAX_MS = 300_000
+/** A hello that was made earlier or later than that, by the responder's clock, is refused. */
+export const CLOCK_SKEW_MAX_MS = 300_000
 const SIGNED_BY_INITIATOR = Buffer.from('relay1 init\0')
 const SIGNED_BY_RESPONDER = Buffer.from('relay1 resp\0')
 const PAIR = Buffer.from('relay1 pair\0')

@@ -1,4 +1,4 @@
-/** One pairing as its initiator makes it. */
+/** Pairing as an initiator does it. */
 import { type AgreedPair, type Identity, initiate } from './handshake.ts'
 import { echoOf, parseReject, Reject, type RejectName } from './reject.ts'
 import type { MeshSecret } from './secrets.ts'
@@ -25,8 +25,48 @@ export class PairingError extends Error {
   }
 }
 
+/** What an initiator knows of a peer's clock. */
+export interface PeerClock {
+  /** what it is ahead of ours, in ms */
+  clockOffsetMs: number
+}
+
+/**
+ * Pairs, under the first of our secrets that the peer knows.
+ * @param by fresh bytes, the wall clock in ms since 1970, and what is known of the peer's clock, which may change
+ * @param carry brings a pairing message to the peer
+ * @throws PairingError, or what `carry` throws
+ */
+export async function pairWith(
+  identity: Identity,
+  by: { random(length: number): Buffer; nowMs(): number; clock: PeerClock },
+  carry: (hello: Buffer) => Promise<CarriedAnswer>,
+): Promise<AgreedPair> {
+  const { random, nowMs, clock } = by
+  let adjusted = false
+  for (let listed = 0; listed < identity.secrets.length; ) {
+    const now = nowMs() + clock.clockOffsetMs
+    const secret = identity.secrets[listed]!
+    const { pair, refused, clockMs } = await pairOnce(identity, secret, { random, now }, carry)
+    if (pair) return pair
+    if (refused === 'clock_skew' && !adjusted) {
+      adjusted = true
+      clock.clockOffsetMs = clockMs - nowMs()
+    } else if (refused === 'psk_unknown') listed++
+    else if (refused === 'state_unavailable') {
+      const why = "The peer's sidecar could not keep the pair, as its store is away."
+      throw new PairingError('unavailable', why, refused)
+    } else throw new PairingError('refused', `The peer refused to pair: ${refused}.`, refused)
+  }
+  throw new PairingError(
+    'secret-mismatch',
+    'The peer does not know our CLIENT_ID_SECRET: it must be the same on both sides.',
+    'psk_unknown',
+  )
+}
+
 /** What came of a pairing message (m1): a pair, or a reject and what the peer's clock said, in ms since 1970. */
-export type Outcome =
+type Outcome =
   | { pair: AgreedPair; refused?: never; clockMs?: never }
   | { pair?: never; refused: RejectName; clockMs: number }
 
@@ -36,7 +76,7 @@ export type Outcome =
  * @param carry brings it to the peer
  * @throws PairingError, or what `carry` throws
  */
-export async function pairOnce(
+async function pairOnce(
   identity: Identity,
   secret: MeshSecret,
   by: { random(length: number): Buffer; now: number },

@@ -18,7 +18,16 @@ import {
   nextBlock,
 } from './ratchet.ts'
 import type { ReceivingPair } from './receiving.ts'
-import type { Claim, Lease, OutboundPair, PairStore, PairSummary, Spent } from './store.ts'
+import type { MeshSecret } from './secrets.ts'
+import {
+  type Claim,
+  type Lease,
+  type OutboundPair,
+  type PairStore,
+  type PairSummary,
+  type Spent,
+  secretNamed,
+} from './store.ts'
 
 interface Outbound extends OutboundPair, LeasedPair {
   /** the next one to lease */
@@ -47,6 +56,7 @@ export class MemoryStore implements PairStore {
   readonly #outbound = new Map<string, Outbound[]>()
   /** by pair id in hex */
   readonly #inbound = new Map<string, Inbound>()
+  #secrets: readonly MeshSecret[] = []
   #uses = 0
   readonly #hellos = new SeenHellos()
 
@@ -54,6 +64,13 @@ export class MemoryStore implements PairStore {
   constructor(clockMs: () => number) {
     this.#clockMs = clockMs
     this.#losslessSinceMs = clockMs()
+  }
+
+  setSecrets(secrets: readonly MeshSecret[]): void {
+    this.#secrets = secrets
+    for (const peer of this.#outbound.keys()) this.#keep(peer, ({ mesh }) => secrets.includes(mesh))
+    for (const [key, inbound] of this.#inbound)
+      if (!secrets.includes(inbound.pair.mesh)) this.#forget(key, inbound, this.#clockMs())
   }
 
   async addOutbound(pair: OutboundPair): Promise<void> {
@@ -89,6 +106,10 @@ export class MemoryStore implements PairStore {
 
   async dropOutbound(peer: string, pairId: Buffer): Promise<void> {
     this.#keep(peer, ({ id }) => !id.equals(pairId))
+  }
+
+  async retire(peer: string, retired: MeshSecret): Promise<void> {
+    this.#keep(peer, ({ mesh }) => mesh !== retired)
   }
 
   async addInbound(pair: ReceivingPair, ttlMs: number): Promise<void> {
@@ -140,19 +161,30 @@ export class MemoryStore implements PairStore {
   async list(): Promise<PairSummary[]> {
     this.sweep()
     const nowMs = this.#clockMs()
-    const initiated = [...this.#outbound.values()].flat().map(({ peer, madeAtMs, block, messages }) => {
+    const initiated = [...this.#outbound.values()].flat().map(({ peer, mesh, madeAtMs, block, messages }) => {
       const highest = Math.max(0, block - 1)
       return {
         role: 'initiator' as const,
         peer,
+        secret: secretNamed(this.#secrets, mesh),
         ageMs: Math.floor(nowMs - madeAtMs),
         block: highest,
         messages,
       }
     })
-    const responded = [...this.#inbound.values()].map(({ pair: { peer, block }, madeAtMs, messages }) => {
-      return { role: 'responder' as const, peer, ageMs: Math.floor(nowMs - madeAtMs), block, messages }
-    })
+    const responded = [...this.#inbound.values()].map(
+      ({ pair: { peer, mesh, block }, madeAtMs, messages }) => {
+        const secret = secretNamed(this.#secrets, mesh)
+        return {
+          role: 'responder' as const,
+          peer,
+          secret,
+          ageMs: Math.floor(nowMs - madeAtMs),
+          block,
+          messages,
+        }
+      },
+    )
     return [...initiated, ...responded]
   }
 
@@ -226,7 +258,7 @@ function isAlive(pair: Outbound, nowMs: number): boolean {
 }
 
 function lease(pair: Outbound, nowMs: number): Lease {
-  const { id: pairId, name, chunkBytesMax, block } = pair
+  const { id: pairId, name, chunkBytesMax, mesh, block } = pair
   const { blockSecret, nextChainKey } = nextBlock(pair.chainKey, block)
   pair.chainKey.fill(0)
   pair.chainKey = nextChainKey
@@ -235,7 +267,7 @@ function lease(pair: Outbound, nowMs: number): Lease {
   pair.openLeases++
   const { endsInMs, pairEnds } = termsOf(pair, nowMs)
   const keys = new BlockKeys(blockSecret)
-  return { pairId, name, block, keys, chunkBytesMax, endsAtMs: nowMs + endsInMs, pairEnds }
+  return { pairId, name, block, keys, chunkBytesMax, mesh, endsAtMs: nowMs + endsInMs, pairEnds }
 }
 
 /** The lowest block that is not dead; the marks of those below are dropped, and their keys erased. */

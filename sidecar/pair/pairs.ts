@@ -6,13 +6,13 @@
  * randomness are given.
  */
 import { type AgreedPair, type Identity, type OpenedHello, openHello } from './handshake.ts'
-import { type CarriedAnswer, PairingError, pairOnce } from './initiating.ts'
+import { type CarriedAnswer, PairingError, type PeerClock, pairWith } from './initiating.ts'
 import { PairingLimits, SeenHellos } from './limits.ts'
 import type { MessageHeader, MessageKeys } from './message.ts'
 import { firstChainKey } from './ratchet.ts'
 import { ReceivingPair } from './receiving.ts'
 import { echoOf, parseReject, REJECTS, Reject, rejectRecord } from './reject.ts'
-import { type MeshSecret, ownerOf, PAIR_ID_BYTES } from './secrets.ts'
+import { type MeshSecret, Owners, PAIR_ID_BYTES } from './secrets.ts'
 import { Sending, type SendingMessage } from './sending.ts'
 import { type PairStore, type Spent, StoreUnavailableError } from './store.ts'
 
@@ -66,32 +66,55 @@ const GRANT = { leaseMs: 60_000, pairTtlS: 3600, chunkLog2: 16 }
 /** Before the second, and the third, attempt to pair, in ms. */
 const PAIRING_DELAYS_MS = [50, 500]
 const PEERS_MAX = 1000
-const IDS_MAX = 10_000
 
 /** An initiator's state with one peer. */
-interface Peer {
+interface Peer extends PeerClock {
   sending: Sending | undefined
   /** the lease that all wait for, and the pairing that it may need */
   opening: Promise<void> | undefined
   /** the one pairing that is under way: calls wait for it, or it is made ahead of need */
   pairing: Promise<void> | undefined
-  /** what the peer's clock is ahead of ours, in ms */
-  clockOffsetMs: number
-  /** how often its pairs were dropped */
+  /** how often its pairs were dropped, or the secrets changed under which they may be made */
   drops: number
+  /** the current secret when it was last paired with, be it under another one, which the peer knew */
+  pairedFor: MeshSecret | undefined
 }
 
 export class Pairs {
   readonly #options: PairsOptions
+  #identity: Identity
+  /** the secret that was the current one before, while it is accepted */
+  #retired: MeshSecret | undefined
   readonly #peers = new Map<string, Peer>()
   readonly #limits: PairingLimits
   readonly #seen = new SeenHellos()
-  /** of ids of which the tag has been checked */
-  readonly #owners = new Map<string, MeshSecret>()
+  #owners: Owners
 
   constructor(options: PairsOptions) {
     this.#options = options
+    this.#identity = options.identity
+    this.#owners = new Owners(options.identity.secrets)
+    options.store.setSecrets(options.identity.secrets)
     this.#limits = new PairingLimits(options.clockMs())
+  }
+
+  /**
+   * Has other secrets count from here on, the first of them for pairings that this relay makes. A pair that was made
+   * under a secret which is no more among them is not used again, in either role; messages that have begun go on. Those
+   * that this relay made under the one that was the first are replaced with the next message to their peer.
+   * @param secrets those that stay are the same objects
+   */
+  setSecrets(secrets: readonly MeshSecret[]): void {
+    const [current] = this.#identity.secrets
+    const retired = secrets[0] === current ? this.#retired : current
+    this.#retired = secrets.find((secret) => secret === retired)
+    this.#identity = { ...this.#identity, secrets }
+    this.#owners = new Owners(secrets)
+    this.#options.store.setSecrets(secrets)
+    for (const state of this.#peers.values()) {
+      state.drops++
+      state.sending?.end()
+    }
   }
 
   /**
@@ -157,7 +180,7 @@ export class Pairs {
   async accept(header: MessageHeader): Promise<ReceivingMessage> {
     const { store, clockMs } = this.#options
     // Forged ids die here, without a look-up.
-    if (!this.#ownerOf(header.pairId)) throw new Reject('unknown_pair')
+    if (!this.#owners.find(header.pairId)) throw new Reject('unknown_pair')
     const pair = await available(store.findInbound(header.pairId, header.block))
     if (!pair) throw new Reject('state_lost')
     const { request, response } = pair.keys(header.block, header.index, clockMs())
@@ -182,12 +205,12 @@ export class Pairs {
    * @throws Reject
    */
   async answer(hello: Buffer, cause?: unknown): Promise<Buffer> {
-    const { identity, nowMs, clockMs, onPairing } = this.#options
+    const { nowMs, clockMs, onPairing } = this.#options
     const onPaired = onPairing({ role: 'responder', cause })
     let peer = ''
     try {
       const seen = (hash: Buffer) => this.#seen.has(hash, clockMs())
-      const opened = openHello(identity, hello, { now: nowMs(), seen })
+      const opened = openHello(this.#identity, hello, { now: nowMs(), seen })
       peer = opened.initiatorName
       const answer = await this.#accepted(opened)
       onPaired(peer)
@@ -204,6 +227,8 @@ export class Pairs {
     this.#seen.add(opened.hash, clockMs())
     if (!(await available(store.firstSight(opened.hash)))) throw new Reject('replayed')
     const { answer, pair } = opened.accept({ random, ...GRANT })
+    // It may have been dropped meanwhile.
+    if (!this.#identity.secrets.includes(pair.mesh)) throw new Reject('psk_unknown')
     await available(store.addInbound(receivingPair(pair), 1000 * pair.ttlS))
     return answer
   }
@@ -218,8 +243,8 @@ export class Pairs {
     bytes: Buffer,
     kind: 'message' | 'pairing',
   ): Promise<{ status: number; body: Buffer }> {
-    const { identity, store, nowMs } = this.#options
-    const secret = this.#namedSecret(bytes, kind) ?? identity.secrets[0]!
+    const { store, nowMs } = this.#options
+    const secret = this.#namedSecret(bytes, kind) ?? this.#identity.secrets[0]!
     // Nothing but this reject is judged by it.
     const storeAgeMs = reject.code === 'state_lost' ? await store.ageMs(namedPair(bytes)).catch(() => 0) : 0
     const body = rejectRecord({
@@ -234,25 +259,13 @@ export class Pairs {
 
   /** Reads what answered a message instead of a response; undefined when it is no reject record. */
   readReject(body: Buffer, sent: Buffer, kind: 'message' | 'pairing'): ReturnType<typeof parseReject> {
-    return parseReject(body, this.#options.identity.secrets, echoOf(sent, kind))
-  }
-
-  /** The secret under which this relay gave out a pair's id. A tag is checked once: that costs a tenth of a message. */
-  #ownerOf(pairId: Buffer): MeshSecret | undefined {
-    const id = pairId.toString('latin1')
-    const known = this.#owners.get(id)
-    if (known) return known
-    const owner = ownerOf(this.#options.identity.secrets, pairId)
-    if (!owner) return undefined
-    if (this.#owners.size >= IDS_MAX) this.#owners.clear()
-    this.#owners.set(id, owner)
-    return owner
+    return parseReject(body, this.#identity.secrets, echoOf(sent, kind))
   }
 
   /** The secret that the sender named: by psk_id in a pairing, by the tag of the pair's id in a message. */
   #namedSecret(bytes: Buffer, kind: 'message' | 'pairing'): MeshSecret | undefined {
-    if (kind === 'message') return this.#ownerOf(namedPair(bytes))
-    const { secrets } = this.#options.identity
+    if (kind === 'message') return this.#owners.find(namedPair(bytes))
+    const { secrets } = this.#identity
     return secrets.find((secret) => bytes.length >= 12 && secret.pskId.equals(bytes.subarray(4, 12)))
   }
 
@@ -264,13 +277,16 @@ export class Pairs {
       await this.#paired(peer, state, cause)
       lease = await store.lease(peer)
     }
+    const dropped = state.drops !== drops
     // It has lost what it acknowledged a moment ago.
-    if (!lease)
+    if (!lease && !dropped)
       throw new StoreUnavailableError('the store of the pairs has lost a pair that it had acknowledged')
+    if (!lease) return
     state.sending = new Sending(lease)
     // It may be of a pair that was dropped meanwhile.
-    if (state.drops !== drops) state.sending.end()
-    if (lease.pairEnds && !state.pairing) this.#renew(peer, state, cause)
+    if (dropped) return state.sending.end()
+    const isRetired = lease.mesh === this.#retired && state.pairedFor !== this.#identity.secrets[0]
+    if ((lease.pairEnds || isRetired) && !state.pairing) this.#renew(peer, state, cause)
   }
 
   /** Make before break: the next pair is made while the last one still serves, and taken into use at once. */
@@ -319,41 +335,28 @@ export class Pairs {
   }
 
   async #pair(peer: string, state: Peer): Promise<string> {
-    const { identity, store, carry, random, nowMs } = this.#options
-    let adjusted = false
-    for (let listed = 0; listed < identity.secrets.length; ) {
-      const now = nowMs() + state.clockOffsetMs
-      const secret = identity.secrets[listed]!
-      const { pair, refused, clockMs } = await pairOnce(identity, secret, { random, now }, (hello) =>
-        carry(peer, hello),
-      )
-      if (pair) {
-        await store.addOutbound({
-          id: pair.id,
-          peer,
-          name: pair.peerName,
-          mesh: pair.mesh,
-          chainKey: firstChainKey(pair.secret),
-          chunkBytesMax: pair.chunkBytesMax,
-          leaseMs: pair.leaseMs,
-          ttlMs: 1000 * pair.ttlS,
-        })
-        return pair.peerName
-      }
-      if (refused === 'clock_skew' && !adjusted) {
-        adjusted = true
-        state.clockOffsetMs = clockMs - nowMs()
-      } else if (refused === 'psk_unknown') listed++
-      else if (refused === 'state_unavailable') {
-        const why = "The peer's sidecar could not keep the pair, as its store is away."
-        throw new PairingError('unavailable', why, refused)
-      } else throw new PairingError('refused', `The peer refused to pair: ${refused}.`, refused)
+    const { store, carry, random, nowMs } = this.#options
+    const identity = this.#identity
+    const [current] = identity.secrets
+    const pair = await pairWith(identity, { random, nowMs, clock: state }, (hello) => carry(peer, hello))
+    if (!this.#identity.secrets.includes(pair.mesh)) {
+      // The secret has been dropped meanwhile.
+      pair.secret.fill(0)
+      return this.#pair(peer, state)
     }
-    throw new PairingError(
-      'secret-mismatch',
-      'The peer does not know our CLIENT_ID_SECRET: it must be the same on both sides.',
-      'psk_unknown',
-    )
+    await store.addOutbound({
+      id: pair.id,
+      peer,
+      name: pair.peerName,
+      mesh: pair.mesh,
+      chainKey: firstChainKey(pair.secret),
+      chunkBytesMax: pair.chunkBytesMax,
+      leaseMs: pair.leaseMs,
+      ttlMs: 1000 * pair.ttlS,
+    })
+    state.pairedFor = current
+    if (pair.mesh === current && this.#retired) await store.retire(peer, this.#retired)
+    return pair.peerName
   }
 
   #stopSending(state: Peer): Spent | undefined {
@@ -372,7 +375,14 @@ export class Pairs {
       this.#stopSending(gone)
       this.#peers.delete(oldest)
     }
-    state = { sending: undefined, opening: undefined, pairing: undefined, clockOffsetMs: 0, drops: 0 }
+    state = {
+      sending: undefined,
+      opening: undefined,
+      pairing: undefined,
+      clockOffsetMs: 0,
+      drops: 0,
+      pairedFor: undefined,
+    }
     this.#peers.set(peer, state)
     return state
   }

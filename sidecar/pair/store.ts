@@ -10,6 +10,8 @@ export interface Lease {
   block: number
   keys: BlockKeys
   chunkBytesMax: number
+  /** the secret under which the pair was made */
+  mesh: MeshSecret
   /** monotonic, in ms */
   endsAtMs: number
   /** is the pair near its end, so that a new one should be made before it is needed? */
@@ -49,6 +51,8 @@ export interface PairSummary {
   role: 'initiator' | 'responder'
   /** base URL of the responder's sidecar, or what the initiator calls itself */
   peer: string
+  /** which CLIENT_ID_SECRET it was made under */
+  secret: 'current' | 'previous'
   ageMs: number
   /** the highest in use */
   block: number
@@ -62,6 +66,12 @@ export interface PairSummary {
  * @throws StoreUnavailableError from every verb that gives a promise, when the store is away
  */
 export interface PairStore {
+  /**
+   * Sets the secrets that count, the current one first. Pairs that were made under others are forgotten, as far as this
+   * process holds them, and none of their messages can be leased or claimed here any more.
+   * @param secrets those that stay are the same objects
+   */
+  setSecrets(secrets: readonly MeshSecret[]): void
   /** Keeps a pair that this sidecar made; resolves when the store has acknowledged it. */
   addOutbound(pair: OutboundPair): Promise<void>
   /**
@@ -73,6 +83,8 @@ export interface PairStore {
   lease(peer: string, spent?: Spent): Promise<Lease | undefined>
   /** Forgets an outbound pair, because its responder has. */
   dropOutbound(peer: string, pairId: Buffer): Promise<void>
+  /** Forgets the outbound pairs with a peer that were made under a secret: one under another has taken their place. */
+  retire(peer: string, mesh: MeshSecret): Promise<void>
 
   /**
    * Keeps a pair that a peer made with this sidecar; resolves when the store has acknowledged it.
@@ -110,6 +122,11 @@ export interface PairStore {
   /** Erases the keys that this process holds of what has ended: to be called every few seconds. */
   sweep(): void
   close(): Promise<void>
+}
+
+/** Which of the secrets that count a pair was made under. */
+export function secretNamed(secrets: readonly MeshSecret[], mesh: MeshSecret): PairSummary['secret'] {
+  return mesh === secrets[0] ? 'current' : 'previous'
 }
 
 /** The store cannot be reached, or cannot do what it was asked. */

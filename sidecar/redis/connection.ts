@@ -1,4 +1,5 @@
 /** The connection to Redis: fails fast while it is away, comes back by itself, and says what is wrong with it. */
+import { isDeepStrictEqual } from 'node:util'
 import { Cluster, type ClusterOptions, Redis, type RedisOptions } from 'ioredis'
 import type { Logger } from '../log.ts'
 import { StoreUnavailableError } from '../pair/store.ts'
@@ -43,6 +44,7 @@ type Run = (keys: number, ...rest: (string | number)[]) => Promise<Reply>
 /** One connection, or one to each node of a cluster. */
 export class RedisConnection {
   readonly #redis: Redis | Cluster
+  #address: RedisAddress
   readonly #name: string
   readonly #log: Logger
   readonly #clockMs: () => number
@@ -60,6 +62,7 @@ export class RedisConnection {
   #closed = false
 
   constructor({ address, ca, log, clockMs }: ConnectionOptions) {
+    this.#address = address
     this.#name = describe(address)
     this.#why =
       address.kind === 'cluster' ? 'none of its nodes says cluster_state:ok' : 'it has not answered yet'
@@ -136,16 +139,19 @@ export class RedisConnection {
    * @throws StoreUnavailableError
    */
   async settings(...names: string[]): Promise<Map<string, string> | undefined> {
-    if (this.#awaySinceMs !== undefined) await this.#back(this.#awaySinceMs + PATIENCE_MS)
-    try {
-      const flat = (await this.#inTime(
-        this.#redis.call('CONFIG', 'GET', ...names) as Promise<Reply>,
-      )) as string[]
-      return new Map(names.map((name) => [name, flat[flat.indexOf(name) + 1] ?? '']))
-    } catch (error) {
-      if (error instanceof StoreUnavailableError) throw error
-      return undefined
-    }
+    const flat = (await this.#asked('CONFIG', 'GET', ...names)) as string[] | undefined
+    return flat && new Map(names.map((name) => [name, flat[flat.indexOf(name) + 1] ?? '']))
+  }
+
+  /**
+   * What the server says of itself, by name as INFO gives it; a cluster's is that of one of its nodes.
+   * @returns undefined when this user may not ask that
+   * @throws StoreUnavailableError
+   */
+  async info(): Promise<Map<string, string> | undefined> {
+    const text = (await this.#asked('INFO')) as string | undefined
+    const lines = text?.split('\r\n').map((line) => line.split(':', 2) as [string, string])
+    return lines && new Map(lines)
   }
 
   /** Resolves once Redis answers; @returns whether it does within so many ms. */
@@ -158,10 +164,34 @@ export class RedisConnection {
     }
   }
 
+  /**
+   * Logs in as another user, or with another password, from the next connection on.
+   * @returns false where that takes a new process: the address differs in more than that, or is of a cluster
+   */
+  logInAs(address: RedisAddress): boolean {
+    if (this.#redis instanceof Cluster || !isDeepStrictEqual(placeOf(address), placeOf(this.#address)))
+      return false
+    this.#address = address
+    const nobody = { username: undefined, password: undefined, sentinelPassword: undefined }
+    Object.assign(this.#redis.options, nobody, loginOf(address))
+    return true
+  }
+
   close(): void {
     this.#closed = true
     for (const wake of this.#waiting) wake()
     this.#redis.disconnect()
+  }
+
+  /** Asks the server; undefined when it refuses to tell. */
+  async #asked(command: string, ...args: string[]): Promise<Reply | undefined> {
+    if (this.#awaySinceMs !== undefined) await this.#back(this.#awaySinceMs + PATIENCE_MS)
+    try {
+      return await this.#inTime(this.#redis.call(command, ...args) as Promise<Reply>)
+    } catch (error) {
+      if (error instanceof StoreUnavailableError) throw error
+      return undefined
+    }
   }
 
   /** Resolves when Redis is back, and fails when that is not so by then. */
@@ -250,14 +280,10 @@ function connect(
   ca: readonly string[] | undefined,
   reconnectDelayMs: () => number,
 ): Redis | Cluster {
-  const { kind, nodes, socketPath, primaryName, username, password, database } = address
+  const { kind, nodes, socketPath, primaryName, database } = address
   const tls = address.tls ? { tls: { secureContext: trusting(ca) } } : {}
-  const credentials = {
-    ...(username === undefined ? {} : { username }),
-    ...(password === undefined ? {} : { password }),
-  }
   const common = {
-    ...credentials,
+    ...loginOf(address),
     ...tls,
     connectTimeout: CONNECT_TIMEOUT_MS,
     socketTimeout: SILENCE_MS,
@@ -287,12 +313,30 @@ function connect(
       name: primaryName!,
       sentinelRetryStrategy: () => SENTINELS_AGAIN_MS,
       sentinelCommandTimeout: SILENCE_MS,
-      // A password alone is often that of the sentinels too, and those without one take any.
-      ...(username === undefined && password !== undefined ? { sentinelPassword: password } : {}),
       ...(tls.tls ? { enableTLSForSentinelMode: true, sentinelTLS: tls.tls } : {}),
     })
   }
   return new Redis({ ...single, ...(socketPath === undefined ? nodes[0]! : { path: socketPath }) })
+}
+
+function loginOf({
+  kind,
+  username,
+  password,
+}: RedisAddress): Pick<RedisOptions, 'username' | 'password' | 'sentinelPassword'> {
+  if (password === undefined) return {}
+  if (username !== undefined) return { username, password }
+  // A password alone is often that of the sentinels too, and those without one take any.
+  return kind === 'sentinel' ? { password, sentinelPassword: password } : { password }
+}
+
+/** All that an address says but who logs in. */
+function placeOf({
+  username,
+  password,
+  ...place
+}: RedisAddress): Omit<RedisAddress, 'username' | 'password'> {
+  return place
 }
 
 function reconnectDelayMs(failures: number): number {

@@ -12,6 +12,9 @@ const UNUSED_MS = 2 * BLOCK_LIFE_MS
 /** What FIND gives: name, bytes of a chunk, ms to its end, base, chain key, floor, blocks and how many ms ago each. */
 type Found = [string, number, number, number, string, number, ...(string | number)[]]
 
+/** Which secret it is is known by who gave the place. */
+type Summary = Omit<PairSummary, 'secret'>
+
 /** A pair as this process knows it. */
 interface Known {
   pair: ReceivingPair
@@ -99,7 +102,7 @@ export class InboundPairs {
     return (await this.#connection.run(AGE, [this.#place.pair(hex), this.#place.used], [hex])) as number
   }
 
-  async list(): Promise<PairSummary[]> {
+  async list(): Promise<Summary[]> {
     return (await this.#summaries()).map(({ id, ...summary }) => summary)
   }
 
@@ -157,9 +160,9 @@ export class InboundPairs {
     unlessAway(this.#connection.run(RAISE, [this.#place.pair(hex)], [block, key]))
   }
 
-  async #summaries(): Promise<(PairSummary & { id: string })[]> {
+  async #summaries(): Promise<(Summary & { id: string })[]> {
     const ids = (await this.#connection.run(IDS, [this.#place.fresh, this.#place.used], [])) as string[]
-    const all: (PairSummary & { id: string })[] = []
+    const all: (Summary & { id: string })[] = []
     for (const some of portions(ids)) {
       const keys = some.map((id) => this.#place.pair(id))
       const summaries = await this.#connection.run(SUMMARIES, keys, [])

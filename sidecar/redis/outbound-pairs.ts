@@ -53,9 +53,9 @@ export class OutboundPairs {
     return (await this.#connection.run(DROP_PEER, keys, [peer])) as number
   }
 
-  async list(): Promise<PairSummary[]> {
+  async list(): Promise<Omit<PairSummary, 'secret'>[]> {
     const peers = (await this.#connection.run(PEERS, [this.#place.peers], [])) as string[]
-    const all: PairSummary[] = []
+    const all: Omit<PairSummary, 'secret'>[] = []
     for (const some of portions(peers)) {
       const keys = some.map((peer) => this.#place.peer(peer))
       const summaries = await this.#connection.run(SUMMARIES, keys, [])
@@ -91,6 +91,7 @@ export class OutboundPairs {
     unlessAway(this.#connection.run(RAISE, [this.#place.peer(peer)], [id, block + 1, raised]))
     const { endsInMs, pairEnds } = termsOf({ madeAtMs: -ageMs, ttlMs, leaseMs, messages, openLeases }, 0)
     const keys = new BlockKeys(blockSecret)
-    return { pairId, name, block, keys, chunkBytesMax, endsAtMs: startedMs + endsInMs, pairEnds }
+    const { mesh } = this.#place
+    return { pairId, name, block, keys, chunkBytesMax, mesh, endsAtMs: startedMs + endsInMs, pairEnds }
   }
 }

@@ -1,7 +1,15 @@
 import type { Logger } from '../log.ts'
 import type { ReceivingPair } from '../pair/receiving.ts'
 import { type MeshSecret, ownerOf } from '../pair/secrets.ts'
-import type { Claim, Lease, OutboundPair, PairStore, PairSummary, Spent } from '../pair/store.ts'
+import {
+  type Claim,
+  type Lease,
+  type OutboundPair,
+  type PairStore,
+  type PairSummary,
+  type Spent,
+  secretNamed,
+} from '../pair/store.ts'
 import type { RedisConnection } from './connection.ts'
 import { InboundPairs } from './inbound-pairs.ts'
 import { OutboundPairs } from './outbound-pairs.ts'
@@ -9,8 +17,6 @@ import { Place } from './place.ts'
 
 export interface RedisStoreOptions {
   connection: RedisConnection
-  /** the current one first; pairs made under any of them are shared */
-  secrets: readonly MeshSecret[]
   log: Logger
   /** monotonic */
   clockMs(): number
@@ -22,20 +28,35 @@ export interface RedisStoreOptions {
  * A chain key is there only wrapped, and every key of Redis has a lifetime.
  */
 export class RedisStore implements PairStore {
-  readonly #connection: RedisConnection
-  readonly #secrets: readonly MeshSecret[]
+  readonly #options: RedisStoreOptions
+  #secrets: readonly MeshSecret[] = []
   /** in the order of the secrets, and so are the others */
-  readonly #inbound: ReadonlyMap<MeshSecret, InboundPairs>
-  readonly #outbound: ReadonlyMap<MeshSecret, OutboundPairs>
+  #inbound: ReadonlyMap<MeshSecret, InboundPairs> = new Map()
+  #outbound: ReadonlyMap<MeshSecret, OutboundPairs> = new Map()
 
-  constructor({ connection, secrets, log, clockMs }: RedisStoreOptions) {
+  constructor(options: RedisStoreOptions) {
+    this.#options = options
+  }
+
+  /** What Redis holds under other secrets is left to whoever still has those, and to its lifetime. */
+  setSecrets(secrets: readonly MeshSecret[]): void {
+    const { connection, log, clockMs } = this.#options
+    const known = { inbound: this.#inbound, outbound: this.#outbound }
     const places = secrets.map((mesh) => new Place(mesh, log))
-    this.#connection = connection
     this.#secrets = secrets
-    this.#inbound = new Map(places.map((place) => [place.mesh, new InboundPairs(connection, place, clockMs)]))
-    this.#outbound = new Map(
-      places.map((place) => [place.mesh, new OutboundPairs(connection, place, clockMs)]),
+    this.#inbound = new Map(
+      places.map((place) => [
+        place.mesh,
+        known.inbound.get(place.mesh) ?? new InboundPairs(connection, place, clockMs),
+      ]),
     )
+    this.#outbound = new Map(
+      places.map((place) => [
+        place.mesh,
+        known.outbound.get(place.mesh) ?? new OutboundPairs(connection, place, clockMs),
+      ]),
+    )
+    for (const [mesh, pairs] of known.inbound) if (!this.#inbound.has(mesh)) pairs.close()
   }
 
   async addOutbound(pair: OutboundPair): Promise<void> {
@@ -54,6 +75,10 @@ export class RedisStore implements PairStore {
     for (const pairs of this.#outbound.values()) await pairs.drop(peer, pairId)
   }
 
+  async retire(peer: string, mesh: MeshSecret): Promise<void> {
+    await this.#outbound.get(mesh)?.dropPeer(peer)
+  }
+
   async addInbound(pair: ReceivingPair, ttlMs: number): Promise<void> {
     await this.#inbound.get(pair.mesh)!.add(pair, ttlMs)
   }
@@ -67,8 +92,8 @@ export class RedisStore implements PairStore {
     return mesh && this.#inbound.get(mesh)!.lookUp(id)
   }
 
-  claim({ id, mesh }: ReceivingPair, block: number, index: number): Promise<Claim> {
-    return this.#inbound.get(mesh)!.claim(id, block, index)
+  async claim({ id, mesh }: ReceivingPair, block: number, index: number): Promise<Claim> {
+    return (await this.#inbound.get(mesh)?.claim(id, block, index)) ?? 'gone'
   }
 
   firstSight(hash: Buffer): Promise<boolean> {
@@ -80,13 +105,15 @@ export class RedisStore implements PairStore {
   }
 
   trouble(): string | undefined {
-    return this.#connection.trouble()
+    return this.#options.connection.trouble()
   }
 
   async list(): Promise<PairSummary[]> {
     const all: PairSummary[] = []
-    for (const pairs of [...this.#outbound.values(), ...this.#inbound.values()])
-      all.push(...(await pairs.list()))
+    for (const [mesh, pairs] of [...this.#outbound, ...this.#inbound]) {
+      const secret = secretNamed(this.#secrets, mesh)
+      for (const summary of await pairs.list()) all.push({ ...summary, secret })
+    }
     return all
   }
 
@@ -103,6 +130,6 @@ export class RedisStore implements PairStore {
 
   async close(): Promise<void> {
     for (const pairs of this.#inbound.values()) pairs.close()
-    this.#connection.close()
+    this.#options.connection.close()
   }
 }

@@ -5,6 +5,7 @@ const MEASURED = [
   'addOutbound',
   'lease',
   'dropOutbound',
+  'retire',
   'addInbound',
   'findInbound',
   'claim',
@@ -22,6 +23,7 @@ export function measuredStore(store: PairStore, metrics: Pick<Metrics, 'stored'>
   })
   return {
     ...(Object.fromEntries(measured) as Pick<PairStore, (typeof MEASURED)[number]>),
+    setSecrets: (secrets) => store.setSecrets(secrets),
     trouble: () => store.trouble(),
     sweep: () => store.sweep(),
     close: () => store.close(),

@@ -121,8 +121,8 @@ export const REDIS_SCENARIOS: Scenario[] = [
   ),
 ]
 
-/** What tells what traces cost. */
-export const TRACES_SCENARIOS: Scenario[] = SCENARIOS.filter(({ kind }) => kind !== 'body')
+/** What tells what traces cost, or a mesh. */
+export const CALL_SCENARIOS: Scenario[] = SCENARIOS.filter(({ kind }) => kind !== 'body')
 
 function closedLoop(
   name: string,

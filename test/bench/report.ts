@@ -1,8 +1,8 @@
 /** The figures that are told of a pair, and the tables that tell them. */
 import type { Flood, Load, Scenario } from './load.ts'
 
-/** What pairs are compared for: ours with other proxies, or what Redis costs, or what traces cost. */
-export type Comparison = 'proxies' | 'redis' | 'traces'
+/** What pairs are compared for: ours with other proxies, or what Redis costs, or traces, or a mesh between. */
+export type Comparison = 'proxies' | 'redis' | 'traces' | 'mesh'
 
 /** What a pair used up, and made, in a run. */
 export interface Usage {
@@ -145,6 +145,10 @@ const OURS: Record<Exclude<Comparison, 'proxies'>, Column[]> = {
   traces: [
     ...[...CALLS, more('% more', 'off', 1, 'cpuUsPerCall', byPercent), ...LATENCY],
     ...[more('p50 ms more', 'off', 2, 'p50Ms'), figure('spans/call', 2, 'spansPerCall'), peak],
+  ],
+  mesh: [
+    ...[...CALLS, more('% more', 'alone', 1, 'cpuUsPerCall', byPercent), ...LATENCY],
+    ...[more('p50 ms more', 'alone', 2, 'p50Ms'), peak],
   ],
 }
 

@@ -7,17 +7,20 @@ import type { Replica, Side, World } from './world.ts'
 
 /** How long a network or a server stays away. */
 const AWAY_MS = 2000
-/** Until HAProxy has seen that a sidecar is back: whoever takes one after the other waits for that. */
-const SEEN_WITHIN_MS = 500
 const SYNC_POLL_MS = 50
 
-export interface Fault {
+export interface Fault<Scene = World> {
   name: string
   /** must no call fail? */
   sparesCalls: boolean
+  /** of the load; when not told, as many as it makes by itself */
+  callsPerSecond?: number
   /** Brings it about, and resolves when it is over: all that is needed runs again. */
-  strike(world: World): Promise<void>
+  strike(world: Scene): Promise<void>
 }
+
+/** Restarts are what happens every day: they are tried at the pace of a day. */
+const RESTARTS_CALLS_PER_SECOND = 200
 
 type SideName = 'responders' | 'initiators'
 
@@ -80,7 +83,7 @@ async function failOver(side: Side): Promise<void> {
     await sleep(SYNC_POLL_MS)
   feed.cut()
   await killAndStart(first)
-  await sleep(SEEN_WITHIN_MS)
+  await first.seen()
   await Promise.all([redis.kill(), second.kill()])
   await promoted.cli('REPLICAOF', 'NO', 'ONE')
   link.retarget(promoted.port)
@@ -102,24 +105,35 @@ function rollingSecret(first: SideName, then: SideName): Fault {
       const { secrets } = world
       secrets.previous = secrets.current
       secrets.current = randomBytes(32).toString('base64url')
-      await RESTART[first](world)
-      await RESTART[then](world)
+      await inTurn(world[first].replicas, restart)
+      await inTurn(world[then].replicas, restart)
       delete secrets.previous
-      await RESTART.initiators(world)
-      await RESTART.responders(world)
+      await inTurn(world.initiators.replicas, restart)
+      await inTurn(world.responders.replicas, restart)
     },
   }
 }
 
-const RESTART: Record<SideName, (world: World) => Promise<void>> = {
-  responders: ({ responders }) => inTurn(responders.replicas, restart),
-  // Who calls over HTTP/1.1 cannot know whether the connection at hand is being closed: nobody is left who has one.
-  initiators: ({ initiators }) =>
-    inTurn(initiators.replicas, async (replica) => {
-      await replica.takeOut()
-      await restart(replica)
-      await replica.putBack()
-    }),
+/**
+ * The sidecars of a side restart one after the other, again and again: asked to drain first, as Kubernetes does, or by
+ * SIGTERM alone, as docker stop does.
+ * @param count restarts in all of each kind
+ */
+export function rollingRestarts(count: number): Fault[] {
+  const kinds: [string, (replica: Replica) => Promise<void>][] = [
+    ['restarts by SIGTERM', restart],
+    ['restarts after drain', drainAndRestart],
+  ]
+  return kinds.flatMap(([kind, strike]) =>
+    ofEachSide(`${count} ${kind}`, ({ replicas }) => {
+      const turns = Array.from({ length: count }, (_, i) => replicas[i % replicas.length]!)
+      return inTurn(turns, strike)
+    }).map((restarts) => ({
+      ...restarts,
+      sparesCalls: true,
+      callsPerSecond: RESTARTS_CALLS_PER_SECOND,
+    })),
+  )
 }
 
 async function inTurn(
@@ -127,8 +141,8 @@ async function inTurn(
   strike: (replica: Replica) => Promise<void>,
 ): Promise<void> {
   for (const replica of replicas) {
-    await sleep(SEEN_WITHIN_MS)
     await strike(replica)
+    await replica.seen()
   }
 }
 
@@ -140,4 +154,9 @@ async function killAndStart(replica: Replica): Promise<void> {
 async function restart(replica: Replica): Promise<void> {
   await replica.stop()
   await replica.start()
+}
+
+async function drainAndRestart(replica: Replica): Promise<void> {
+  await replica.drain()
+  await restart(replica)
 }

@@ -1,13 +1,17 @@
 /** The load that goes on while faults happen: calls with unique ids, each with what its caller was told. */
+import { randomUUID } from 'node:crypto'
 import http from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 const CALLERS = 16
-/** Of all callers together, as long as they are answered. */
 const CALLS_PER_SECOND = 400
+/** What all ids begin with: nobody between the sidecars is to see it. */
+export const ID_PREFIX = 'id-of-a-call'
+/** Apps that call in processes of their own have ids of their own. */
+const IDS = `${ID_PREFIX}-${randomUUID()}`
 /** Every so many calls are one GET. */
 const CALLS_PER_GET = 10
-/** A connection is left after so many calls: a sidecar that has come back gets its share again in TCP mode, too. */
+/** Every second caller leaves its connection after so many calls: others have it until the other end does. */
 const CALLS_PER_CONNECTION = 20
 /** A caller gives up after so long: longer than anything that a sidecar waits for here. */
 const PATIENCE_MS = 10_000
@@ -40,22 +44,30 @@ let ids = 0
 /**
  * Calls the app as `billing`, with `POST /charges` and its id as the body, now and then `GET /charges/ID`.
  * @param port of the initiators' outbound side
+ * @param callsPerSecond of all callers together, as long as they are answered
+ * @param onCall is told of each call that is over
  */
-export function startLoad(port: number): Load {
+export function startLoad(
+  port: number,
+  callsPerSecond = CALLS_PER_SECOND,
+  onCall?: (call: Call) => void,
+): Load {
   const calls: Call[] = []
   let stopped = false
-  const callAgainAndAgain = async () => {
+  const callAgainAndAgain = async (leaves: boolean) => {
     const agent = new http.Agent({ keepAlive: true, maxSockets: 1 })
-    let nextMs = performance.now() + (Math.random() * 1000 * CALLERS) / CALLS_PER_SECOND
+    let nextMs = performance.now() + (Math.random() * 1000 * CALLERS) / callsPerSecond
     for (let count = 1; ; count++) {
       await sleep(Math.max(0, nextMs - performance.now()))
       if (stopped) break
-      nextMs = performance.now() + (1000 * CALLERS) / CALLS_PER_SECOND
-      calls.push(await call(port, agent, count))
+      nextMs = performance.now() + (1000 * CALLERS) / callsPerSecond
+      const over = await call(port, agent, count, leaves && count % CALLS_PER_CONNECTION === 0)
+      calls.push(over)
+      onCall?.(over)
     }
     agent.destroy()
   }
-  const callers = Array.from({ length: CALLERS }, callAgainAndAgain)
+  const callers = Array.from({ length: CALLERS }, (_, i) => callAgainAndAgain(i % 2 === 0))
   return {
     calls,
     async stop() {
@@ -66,8 +78,9 @@ export function startLoad(port: number): Load {
   }
 }
 
-async function call(port: number, agent: http.Agent, count: number): Promise<Call> {
-  const id = `id-${++ids}`
+/** @param last is it the last one on its connection? */
+async function call(port: number, agent: http.Agent, count: number, last: boolean): Promise<Call> {
+  const id = `${IDS}-${++ids}`
   const method = count % CALLS_PER_GET === 0 ? 'GET' : 'POST'
   const startedMs = performance.now()
   const answer = await new Promise<Pick<Call, 'status' | 'failure' | 'detail'>>((resolve) => {
@@ -75,7 +88,7 @@ async function call(port: number, agent: http.Agent, count: number): Promise<Cal
       resolve({ status: 0, failure: failureOf(error), detail: '' })
     const request = http.request({
       ...{ host: '127.0.0.1', port, agent, method, path: method === 'GET' ? `/charges/${id}` : '/charges' },
-      headers: { host: 'billing', ...(count % CALLS_PER_CONNECTION === 0 ? { connection: 'close' } : {}) },
+      headers: { host: 'billing', ...(last ? { connection: 'close' } : {}) },
       signal: AbortSignal.timeout(PATIENCE_MS),
     })
     request.on('error', fail)

@@ -3,26 +3,28 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
-import { FAULTS, type Fault } from './faults.ts'
+import { FAULTS, type Fault, rollingRestarts } from './faults.ts'
 import { reportOf } from './report.ts'
 import { HEALED_WITHIN_MS, judge, type Outcome, type Trial, tryFault } from './trial.ts'
 import { MODES, type Mode, startWorld } from './world.ts'
 
 const SECONDS = 3
+const RESTARTS = 10
 const HELP = `Usage: npm run chaos -- [options]
 
 Breaks sidecars, their Redis and the network between under a load of calls with unique ids, and counts: calls that ran
 twice, that were answered but never ran, that failed. Two sidecars on each side are behind HAProxy, with a Redis a side.
 Exit status 1 when a call ran twice, was lost or was told wrong, when calls fail for more than ${HEALED_WITHIN_MS / 1000} s after a fault is
-over, or when one fails while the secret is changed.
+over, or when one fails while sidecars restart or the secret is changed.
 
   --fault TEXT   only the faults whose names hold this text
   --mode MODE    only one of HAProxy's modes, ${MODES.join(' or ')}: it balances connections, or each request by itself
   --seconds N    how long it may take to heal until the next fault is tried; ${SECONDS} when not told
+  --restarts N   how many rolling restarts of a side in each way; ${RESTARTS} when not told
   --logs FOLDER  leaves there what every process printed, and every call
 
 Faults:
-${FAULTS.map(({ name }) => `  ${name}`).join('\n')}
+${[...FAULTS, ...rollingRestarts(RESTARTS)].map(({ name }) => `  ${name}`).join('\n')}
 `
 
 process.on('SIGINT', () => process.exit(130))
@@ -49,6 +51,7 @@ function readOptions(): Options | undefined {
       fault: { type: 'string', default: '' },
       mode: { type: 'string' },
       seconds: { type: 'string', default: String(SECONDS) },
+      restarts: { type: 'string', default: String(RESTARTS) },
       logs: { type: 'string' },
       help: { type: 'boolean', short: 'h', default: false },
     },
@@ -57,9 +60,12 @@ function readOptions(): Options | undefined {
     console.log(HELP)
     return undefined
   }
-  const faults = FAULTS.filter(({ name }) => name.includes(values.fault))
+  if (!/^[1-9]\d{0,3}$/.test(values.restarts))
+    throw new Error('--restarts takes a whole number from 1 to 9999')
+  const all = [...FAULTS, ...rollingRestarts(Number(values.restarts))]
+  const faults = all.filter(({ name }) => name.includes(values.fault))
   if (faults.length === 0)
-    throw new Error(`--fault takes a part of a name of ${FAULTS.map(({ name }) => `"${name}"`).join(', ')}`)
+    throw new Error(`--fault takes a part of a name of ${all.map(({ name }) => `"${name}"`).join(', ')}`)
   const modes = MODES.filter((mode) => mode === (values.mode ?? mode))
   if (modes.length === 0) throw new Error(`--mode takes ${MODES.join(' or ')}, not "${values.mode}"`)
   if (!/^[1-9]\d?$/.test(values.seconds)) throw new Error('--seconds takes a whole number from 1 to 99')

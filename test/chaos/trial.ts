@@ -1,8 +1,7 @@
 /** One fault under load, and what it did to the calls. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Fault } from './faults.ts'
-import { type Call, startLoad } from './load.ts'
-import type { Mode, World } from './world.ts'
+import type { Call, Load } from './load.ts'
 
 /** Traffic flows again when so many calls, in the order in which they began, are all answered. */
 const ANSWERED_IN_A_ROW = 50
@@ -14,16 +13,23 @@ const AFTER_MS = 1000
 const HEALED_POLL_MS = 100
 const STEADY_DEADLINE_MS = 15_000
 
+/** What a fault befalls. */
+export interface Scene {
+  startLoad(callsPerSecond?: number): Load
+  /** how often the app has executed each id */
+  executions: ReadonlyMap<string, number>
+}
+
 export interface Trial {
-  fault: Fault
-  mode: Mode
+  fault: Pick<Fault, 'name' | 'sparesCalls'>
+  mode: string
   calls: Call[]
   /** when the fault was over, monotonic */
   overAtMs: number
 }
 
 export interface Outcome {
-  mode: Mode
+  mode: string
   fault: string
   calls: number
   /** unsafe calls that the app executed more than once */
@@ -48,9 +54,14 @@ export interface Outcome {
  * @param seconds of load at most after the fault is over; less, if all is healed before
  * @throws Error when the world does not work before it
  */
-export async function tryFault(fault: Fault, mode: Mode, world: World, seconds: number): Promise<Trial> {
+export async function tryFault<World extends Scene>(
+  fault: Fault<World>,
+  mode: string,
+  world: World,
+  seconds: number,
+): Promise<Trial> {
   await steady(world)
-  const load = startLoad(world.port)
+  const load = world.startLoad(fault.callsPerSecond)
   await sleep(BEFORE_MS)
   await fault.strike(world)
   const overAtMs = performance.now()
@@ -61,10 +72,10 @@ export async function tryFault(fault: Fault, mode: Mode, world: World, seconds: 
 }
 
 /** Waits until no call fails. */
-async function steady(world: World): Promise<void> {
+async function steady(world: Scene): Promise<void> {
   const deadlineMs = performance.now() + STEADY_DEADLINE_MS
   for (;;) {
-    const load = startLoad(world.port)
+    const load = world.startLoad()
     await sleep(BEFORE_MS)
     const failed = (await load.stop()).find(({ answered }) => !answered)
     if (!failed) return
@@ -74,7 +85,7 @@ async function steady(world: World): Promise<void> {
 }
 
 /** Late executions count only in what is judged after them. */
-export function judge({ fault, mode, calls, overAtMs }: Trial, executions: World['executions']): Outcome {
+export function judge({ fault, mode, calls, overAtMs }: Trial, executions: Scene['executions']): Outcome {
   const times = ({ id }: Call) => executions.get(id) ?? 0
   const unsafe = calls.filter(({ method }) => method === 'POST')
   const failed: Record<string, number> = {}

@@ -2,6 +2,8 @@
  * The world that the faults happen to: an app that counts what it executes, two sidecars a side that share a Redis of
  * their side, and HAProxy in front of each side. What a sidecar has to say to Redis goes over a link that can be cut.
  */
+
+import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
@@ -9,27 +11,29 @@ import net from 'node:net'
 import path from 'node:path'
 import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import { findFreePorts, type Service, startService, stopService, waitForAnswer } from '../bench/processes.ts'
 import { findProgram, installPackages, installRedis } from '../support/debian.ts'
 import { type Link, startLink } from '../support/link.ts'
 import { type RedisServer, startRedis } from '../support/redis.ts'
 import { startServer } from '../support/sidecars.ts'
+import { countingApp } from './app.ts'
+import { type Load, startLoad } from './load.ts'
 
 /** What HAProxy balances: connections, or each request by itself. */
 export type Mode = 'tcp' | 'http'
 export const MODES: readonly Mode[] = ['tcp', 'http']
 
-/** A caller leaves its connection within so long, and goes to the other sidecar if HAProxy has taken this one out. */
-const LEFT_WITHIN_MS = 1500
-/** The app takes up to so long: calls that have been executed and not answered are what is hard. */
-const APP_MS_MAX = 20
+const SEEN_POLL_MS = 20
+/** What HAProxy calls a server that is up. */
+const UP = '2'
 const MAIN = path.join(import.meta.dirname, '../../sidecar/main.ts')
 
 export interface World {
   initiators: Side
   responders: Side
-  /** where the apps call: HAProxy in front of the initiators */
-  port: number
+  /** to HAProxy in front of the initiators */
+  startLoad(callsPerSecond?: number): Load
   /** how often the app has executed each id */
   executions: ReadonlyMap<string, number>
   /** what all sidecars have that are started from here on */
@@ -85,27 +89,34 @@ export class Replica {
     await gone
   }
 
-  /** Lets it answer what it has begun. */
+  /** As the preStop hook of a container does. */
+  async drain(): Promise<void> {
+    const env = { PATH: process.env.PATH, ADMIN_PORT: String(this.ports.admin) }
+    await promisify(execFile)(process.execPath, [MAIN, 'drain'], { env })
+  }
+
+  /**
+   * Lets it answer what it has begun.
+   * @throws Error when it does not leave as it should
+   */
   async stop(): Promise<void> {
-    if (this.#service) await stopService(this.#service)
+    const { child } = this.#service!
+    await stopService(this.#service!)
+    if (child.exitCode !== 0)
+      throw new Error(`${this.#place.server} left with ${child.exitCode ?? child.signalCode}`)
   }
 
-  /** Has HAProxy give it no new connections until that is undone. */
-  async takeOut(): Promise<void> {
-    await this.#tell('drain')
-    await sleep(LEFT_WITHIN_MS)
-  }
-
-  async putBack(): Promise<void> {
-    await this.#tell('ready')
-  }
-
-  async #tell(state: 'drain' | 'ready'): Promise<void> {
+  /** Resolves when HAProxy gives it new connections. */
+  async seen(): Promise<void> {
     const { haproxy, server } = this.#place
-    const socket = net.connect(haproxy)
-    socket.end(`set server ${server} state ${state}\n`)
-    const [complaint] = (await socket.setEncoding('utf8').toArray()) as string[]
-    if (complaint?.trim()) throw new Error(`HAProxy: ${complaint.trim()}`)
+    const [side, number] = server.split('/')
+    for (;;) {
+      const states = await text(net.connect(haproxy).end(`show servers state ${side}\n`))
+      // be_id be_name srv_id srv_name srv_addr srv_op_state …
+      const state = states.split('\n').find((line) => line.split(' ')[3] === number)
+      if (state?.split(' ')[5] === UP) return
+      await sleep(SEEN_POLL_MS)
+    }
   }
 }
 
@@ -119,15 +130,7 @@ export async function startWorld(mode: Mode, folder: string, say: (line: string)
   installRedis(say)
   if (!findProgram('haproxy')) installPackages(['haproxy'], say)
   const executions = new Map<string, number>()
-  const app = await startServer(async (request, response) => {
-    const isGet = request.method === 'GET'
-    // A body that is cut off is no call.
-    const id = isGet ? path.basename(request.url!) : await text(request).catch(() => undefined)
-    if (id === undefined) return
-    executions.set(id, (executions.get(id) ?? 0) + 1)
-    await sleep(Math.random() * APP_MS_MAX)
-    response.end(id)
-  })
+  const app = await startServer(countingApp((id) => executions.set(id, (executions.get(id) ?? 0) + 1)))
   const orders = path.join(folder, 'haproxy.sock')
   const ports = await findFreePorts(10)
   const [port, peer] = ports.splice(0, 2) as [number, number]
@@ -169,7 +172,8 @@ export async function startWorld(mode: Mode, folder: string, say: (line: string)
   writeFileSync(config, haproxyConfig(mode, { orders, port, peer }, initiators, responders))
   const haproxy = startService('haproxy', findProgram('haproxy')!, ['-db', '-f', config], folder)
   return {
-    ...{ initiators, responders, port, executions, secrets },
+    ...{ initiators, responders, executions, secrets },
+    startLoad: (callsPerSecond) => startLoad(port, callsPerSecond),
     async stop() {
       const sides = [initiators, responders]
       await Promise.all(sides.flatMap(({ replicas }) => replicas.map((replica) => replica.stop())))
@@ -183,7 +187,10 @@ export async function startWorld(mode: Mode, folder: string, say: (line: string)
   }
 }
 
-/** As it is usually set up: what could not be connected is tried elsewhere, what has been sent is not sent again. */
+/**
+ * As it is usually set up: what could not be connected is tried elsewhere, what has been sent is not sent again. Without
+ * `timeout check`, a check that takes longer than `inter`, as any does on a busy machine, would tell of no server.
+ */
 function haproxyConfig(
   mode: Mode,
   listen: { orders: string; port: number; peer: number },
@@ -204,6 +211,7 @@ defaults
   mode ${mode}
   balance roundrobin
   timeout connect 1s
+  timeout check 2s
   timeout client 60s
   timeout server 60s
   retries 3

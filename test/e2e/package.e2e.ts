@@ -46,4 +46,9 @@ test('starts where it is installed alone', async () => {
   assert.equal(stdout.trim(), JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')).version)
 }, 120_000)
 
+test('shows there what it does', async () => {
+  const { stdout } = await run('npx', ['mte-sidecar', 'demo'], { cwd: app })
+  assert.match(stdout, /All of it was so/)
+}, 120_000)
+
 test.run()

@@ -94,7 +94,7 @@ for (const [how, begin] of GOING) {
     go()
     await assert.rejects(reading!, (error) => error instanceof SidecarError && error.status === 0)
     assert.equal((await gone).code, 'caller-gone')
-    await listener.drain()
+    await listener.drain(0)
     await new Promise((resolve) => caller.onGone(resolve))
     assert.deepEqual(faults, [])
   })
@@ -105,7 +105,7 @@ for (const [how, begin] of GOING) {
     const { gone } = await arrived
     go()
     assert.equal((await gone).code, 'caller-gone')
-    await listener.drain()
+    await listener.drain(0)
   })
 
   test(`tells the handler that its caller went away in the middle of the answer: ${how}`, async () => {
@@ -116,7 +116,7 @@ for (const [how, begin] of GOING) {
     await fed.awaited
     go()
     assert.equal((await gone).code, 'caller-gone')
-    await listener.drain()
+    await listener.drain(0)
     fed.fail()
   })
 }
@@ -137,7 +137,7 @@ test('does not tell of a caller that has its whole answer', async () => {
   })
   await exchange(port, 'GET / HTTP/1.1', 'Host: a', 'Connection: close', '', '')
   await callHttp2(port, GET)
-  await listener.drain()
+  await listener.drain(0)
   assert.equal(told, 0)
 })
 

@@ -16,7 +16,7 @@ import {
 import { FedBody, readAll } from '../support/sending.ts'
 import { suite } from '../support/suite.ts'
 
-const test = suite('http/listener time-outs, draining and closing')
+const test = suite('http/listener time-outs and closing')
 test.after(closeListeners)
 
 const SHORT = { idleTimeoutMs: 80 }
@@ -125,45 +125,6 @@ test('ends a connection of HTTP/2 that nobody uses, with GOAWAY', async () => {
   assert.equal((await http2Answer(session.request(GET as never))).body, 'ok')
   await goaway
   await closed
-})
-
-test('drains: answers what is open, then closes its connections, and takes no new ones', async () => {
-  const bodies = [new FedBody(), new FedBody(), new FedBody()]
-  const taken: FedBody[] = []
-  const { port, listener } = await listen(async ({ request: { head } }) => {
-    if (head.path === '/quick') return answer('ok')
-    const body = bodies.pop()!
-    taken.push(body)
-    if (head.path === '/late') await body.read()
-    return answer(body)
-  })
-  const idle = new RawClient(port).write('GET /quick HTTP/1.1', 'Host: a', '', '')
-  await idle.until(/ok$/)
-  const silent = new RawClient(port)
-  const begun = new RawClient(port).write('GET / HTTP/1.1', 'Host: a', '', '')
-  await begun.until(/\r\n\r\n$/)
-  const late = new RawClient(port).write('GET /late HTTP/1.1', 'Host: a', '', '')
-  const session = connectHttp2(port)
-  const goaway = once(session, 'goaway')
-  const http2Call = http2Answer(session.request(GET as never))
-  while (taken.length < 3) await new Promise(setImmediate)
-  assert.equal(listener.openCalls, 3)
-
-  const drained = listener.drain()
-  await idle.ended
-  await silent.ended
-  await goaway
-  const refused = net.connect(port, '127.0.0.1')
-  const [error] = await once(refused, 'error')
-  assert.equal(error.code, 'ECONNREFUSED')
-  assert.equal(listener.openCalls, 3)
-
-  for (const body of taken) body.push('first').push('rest').end()
-  await drained
-  assert.match(await begun.toEnd(), /first.*rest\r\n0\r\n\r\n$|firstrest\r\n0\r\n\r\n$/s)
-  assert.match(await late.toEnd(), /\r\nconnection: close\r\n[\s\S]*rest\r\n0\r\n\r\n$/)
-  assert.equal((await http2Call).ended, true)
-  assert.equal(listener.openCalls, 0)
 })
 
 test('closes: resets what is open, over HTTP/1.0 too', async () => {

@@ -350,7 +350,7 @@ test('hangs up on the app when the caller goes away: in its body, before the ans
     const closed = new Promise((resolve) => socket.once('close', resolve))
     client.socket.resetAndDestroy()
     await closed
-    await listener.drain()
+    await listener.drain(0)
   }
 })
 

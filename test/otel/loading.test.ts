@@ -27,7 +27,11 @@ test('nothing of the SDK is loaded where nothing is exported', async () => {
 })
 
 test('it is loaded where something is, and ioredis after it', async () => {
-  const packages = await packagesOf({ OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${await unusedPort()}` })
+  const packages = await packagesOf({
+    OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${await unusedPort()}`,
+    REDIS_URL: `redis://127.0.0.1:${await unusedPort()}`,
+    NAME: 'orders',
+  })
   assert.ok(packages.includes('@opentelemetry/sdk-node'))
   assert.ok(packages.indexOf('ioredis') > packages.indexOf('@opentelemetry/sdk-node'))
 })

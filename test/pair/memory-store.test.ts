@@ -7,11 +7,13 @@ import { storeContract } from './store-contract.ts'
 import { identity } from './vectors.ts'
 
 const test = suite('pair/memory-store')
-const mesh = (await identity('payments')).secrets[0]!
+const { secrets } = await identity('payments')
+const mesh = secrets[0]!
 
 storeContract(test, async () => {
   const clock = new FakeClock()
   const store = new MemoryStore(clock.now)
+  store.setSecrets(secrets)
   return { open: () => store, advance: async (ms) => clock.advance(ms) }
 })
 

@@ -153,9 +153,10 @@ export function inboundContract(test: Suite, create: () => Promise<Backend>): vo
   })
 
   test('keeps 10,000 pairs of peers, those that were used last', async () => {
+    // Before the store is opened: on a busy machine it would wait in vain for its connection meanwhile.
+    const pairs = Array.from({ length: 10_000 }, () => inboundPair())
     const { open, advance } = await create()
     const store = open()
-    const pairs = Array.from({ length: 10_000 }, () => inboundPair())
     for (const pair of pairs.slice(0, 2)) {
       await store.addInbound(pair, HOUR_MS)
       // The next comes after it by any clock.

@@ -5,9 +5,8 @@ import { BlockKeys, nextBlock } from '../../sidecar/pair/ratchet.ts'
 import type { Lease, PairStore } from '../../sidecar/pair/store.ts'
 import { runs } from '../support/fuzz.ts'
 import type { Suite } from '../support/suite.ts'
-import { type Backend, outboundPair, PEER } from './store-pairs.ts'
+import { type Backend, OTHER_PEER, outboundPair, PEER } from './store-pairs.ts'
 
-const OTHER_PEER = 'http://billing:8080'
 const BLOCK = 65_536
 
 const isErased = (key: Buffer) => key.every((byte) => byte === 0)

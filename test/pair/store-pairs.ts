@@ -16,10 +16,11 @@ export interface Backend {
 }
 
 export const PEER = 'http://payments:8080'
+export const OTHER_PEER = 'http://billing:8080'
 export const HOUR_MS = 3_600_000
 export const random = seeded('store contract')
 const { secrets } = await identity('payments')
-const mesh = secrets[0]!
+export const mesh = secrets[0]!
 
 export function outboundPair(changed: Partial<OutboundPair> = {}): OutboundPair {
   return {

@@ -102,7 +102,10 @@ export function spying(store: MemoryStore, onLease: (lease: Lease) => void): Pai
 export function awayStore(rest: Partial<PairStore> = {}): PairStore {
   return new Proxy(rest, {
     get: (target, name: keyof PairStore) =>
-      target[name] ?? (name === 'sweep' ? () => {} : () => Promise.reject(new StoreUnavailableError())),
+      target[name] ??
+      (name === 'sweep' || name === 'setSecrets'
+        ? () => {}
+        : () => Promise.reject(new StoreUnavailableError())),
   }) as PairStore
 }
 

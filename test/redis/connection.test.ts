@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { StoreUnavailableError } from '../../sidecar/pair/store.ts'
+import { RedisConnection } from '../../sidecar/redis/connection.ts'
 import type { RedisStore } from '../../sidecar/redis/redis-store.ts'
+import { parseRedisUrl } from '../../sidecar/redis/redis-url.ts'
 import { found, HOUR_MS, inboundPair, outboundPair, PEER, random } from '../pair/store-pairs.ts'
 import { startLink } from '../support/link.ts'
 import { type RedisOptions, type RedisServer, startRedis } from '../support/redis.ts'
@@ -257,6 +259,23 @@ test('says that a cluster is none, and that a server is one', async () => {
     assert.match(await refusal(store), /cluster support disabled.*must begin with redis:/)
     await close()
   })
+})
+
+test('takes another password for its next connections, but no other place, and none for a cluster', () => {
+  const log = { error() {}, warn() {}, info() {}, debug() {} }
+  for (const [before, after, taken] of [
+    ['redis://u:old@127.0.0.1:1', 'redis://u:new@127.0.0.1:1', true],
+    ['redis://:old@127.0.0.1:1', 'redis://127.0.0.1:1', true],
+    ['redis+sentinel://:old@127.0.0.1:1/main', 'redis+sentinel://u:new@127.0.0.1:1/main', true],
+    ['redis://u:old@127.0.0.1:1', 'redis://u:new@127.0.0.1:2', false],
+    ['redis://u:old@127.0.0.1:1', 'rediss://u:old@127.0.0.1:1', false],
+    ['redis+cluster://:old@127.0.0.1:1', 'redis+cluster://:new@127.0.0.1:1', false],
+  ] as const) {
+    const address = parseRedisUrl(before)
+    const connection = new RedisConnection({ address, ca: undefined, log, clockMs: () => performance.now() })
+    assert.equal(connection.logInAs(parseRedisUrl(after)), taken, after)
+    connection.close()
+  }
 })
 
 test('follows sentinels to the next primary, on which pairs are new', async () => {

@@ -31,6 +31,8 @@ export function openStore(
   }
   const clockMs = () => performance.now()
   const connection = new RedisConnection({ address: parseRedisUrl(url), ca, log, clockMs })
-  const store = new RedisStore({ connection, secrets: ownSecrets, log, clockMs, ...rest })
+  const { secrets = ownSecrets, ...options } = rest
+  const store = new RedisStore({ connection, log, clockMs, ...options })
+  store.setSecrets(secrets)
   return { store, lines, close: () => store.close() }
 }

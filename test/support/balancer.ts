@@ -10,8 +10,9 @@ export interface Balancer {
 /**
  * Stands before replicas, and leads each new connection to the next of them.
  * @param ports of 127.0.0.1
+ * @param host where it is reached itself
  */
-export async function startBalancer(ports: readonly number[]): Promise<Balancer> {
+export async function startBalancer(ports: readonly number[], host = '127.0.0.1'): Promise<Balancer> {
   let turn = 0
   const sockets = new Set<net.Socket>()
   const server = net.createServer({ allowHalfOpen: true, noDelay: true }, (from) => {
@@ -31,10 +32,10 @@ export async function startBalancer(ports: readonly number[]): Promise<Balancer>
       source.pipe(target)
     }
   })
-  const port = await listen(server)
+  const port = await listen(server, host)
   return {
     port,
-    url: `http://127.0.0.1:${port}`,
+    url: `http://${host}:${port}`,
     async close() {
       for (const socket of sockets) socket.resetAndDestroy()
       await new Promise((resolve) => server.close(resolve))

@@ -1,7 +1,7 @@
 /** With a go that writes a shell script instead of building anything. */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { chmodSync, globSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { type GoProgram, goProgram } from './go-program.ts'
@@ -87,6 +87,22 @@ test('a binary that the variable names comes first, and then one on PATH', async
   } finally {
     delete process.env.TRACER_BIN
   }
+})
+
+test('where one on PATH may be of another version, it is not taken', async () => {
+  const bin = machine({ go: BUILDS, tracer: '' })
+  assert.notEqual(await find({ ...PROGRAM, exact: true }), path.join(bin, 'tracer'))
+})
+
+test('modules are replaced before any is fetched, and values are linked in', async () => {
+  const bin = machine({ go: `echo "$@" >>"$XDG_CACHE_HOME/calls"; ${BUILDS}` })
+  mkdirSync(path.join(bin, 'cache'))
+  await find({ ...PROGRAM, replaces: ['a=a@v1', 'b=b@v1'], linked: ['a.version=1'] })
+  const calls = readFileSync(path.join(bin, 'cache/calls'), 'utf8')
+  assert.match(
+    calls,
+    /mod init .*\nmod edit -replace=a=a@v1 -replace=b=b@v1\nget .*\nbuild .* -X=a\.version=1 /,
+  )
 })
 
 test('without Go it says how to get the program', async () => {

@@ -22,13 +22,19 @@ export interface GoProgram {
   origin: string
   /** `module@version`, or a package of one, with `@version`: what it is made of */
   requires: readonly string[]
+  /** what is taken in place of other modules, as `go mod edit -replace` has it: `module=module@version` */
+  replaces?: readonly string[]
+  /** values of variables in it, as the linker's -X has them: `package.name=value` */
+  linked?: readonly string[]
   /** the package to build */
   main: string | { source: string }
+  /** Does no other version do, so that one on PATH is not taken? */
+  exact?: boolean
 }
 
 /**
- * Finds a program, or builds it: the one that its variable names, else one on PATH, else the one in the cache. Any
- * number of processes may do so at once.
+ * Finds a program, or builds it: the one that its variable names, else one on PATH if any version will do, else the one
+ * in the cache. Any number of processes may do so at once.
  * @param say is told, in a line each, that it is being built and how long that took
  * @returns its path
  * @throws Error that says how to get it, where it is not there and cannot be built
@@ -36,10 +42,17 @@ export interface GoProgram {
 export async function goProgram(program: GoProgram, say: (line: string) => void): Promise<string> {
   const named = process.env[program.variable]
   if (named && !existsSync(named)) throw new Error(`${program.variable} names no program: ${named}`)
-  const found = named || findProgram(program.name)
+  const found = named || (program.exact ? undefined : findProgram(program.name))
   if (found) return found
   const recipe = createHash('sha256')
-    .update(JSON.stringify([program.requires, program.main]))
+    .update(
+      JSON.stringify([
+        program.requires,
+        program.main,
+        ...(program.replaces ?? []),
+        ...(program.linked ?? []),
+      ]),
+    )
     .digest('hex')
   const key = [program.name, program.version, process.platform, process.arch, recipe.slice(0, 8)].join('-')
   const binary = path.join(cacheFolder(), key, program.name)
@@ -48,7 +61,7 @@ export async function goProgram(program: GoProgram, say: (line: string) => void)
 }
 
 async function build(program: GoProgram, binary: string, say: (line: string) => void): Promise<void> {
-  const { name, version, requires, main } = program
+  const { name, version, requires, replaces = [], linked = [], main } = program
   const go = findProgram('go')
   if (!go)
     throw new Error(
@@ -63,10 +76,14 @@ async function build(program: GoProgram, binary: string, say: (line: string) => 
   try {
     // Not `go install package@version`: it refuses modules that replace others.
     await goCommand(go, scratch, 'mod', 'init', 'scratch')
+    if (replaces.length > 0) {
+      await goCommand(go, scratch, 'mod', 'edit', ...replaces.map((one) => `-replace=${one}`))
+    }
     await goCommand(go, scratch, 'get', ...requires)
     if (typeof main !== 'string') writeFileSync(path.join(scratch, 'main.go'), main.source)
     const source = typeof main === 'string' ? main : '.'
-    await goCommand(go, scratch, 'build', '-trimpath', '-ldflags=-s -w', '-o', name, source)
+    const linkerFlags = ['-s', '-w', ...linked.map((one) => `-X=${one}`)].join(' ')
+    await goCommand(go, scratch, 'build', '-trimpath', `-ldflags=${linkerFlags}`, '-o', name, source)
     renameSync(path.join(scratch, name), binary)
   } catch (error) {
     throw new Error(`${name} ${version} could not be built: ${complaint(error)}`)

@@ -55,10 +55,13 @@ export async function buildTracingPrograms(say: (line: string) => void): Promise
   }
 }
 
+/** @returns the path of Jaeger's binary. @throws Error that says how to get one */
+export const jaegerBinary = (): Promise<string> => goProgram(JAEGER, console.error)
+
 /** Starts Jaeger with otel/jaeger/jaeger.yaml, on free ports. */
 export async function startJaeger(): Promise<Jaeger> {
   const [grpc, http, query, queryGrpc, health] = await unusedEndpoints(5)
-  const program = await startProgram(await goProgram(JAEGER, console.error), {
+  const program = await startProgram(await jaegerBinary(), {
     config: CONFIG,
     settings: {
       'receivers.otlp.protocols.grpc.endpoint': grpc!,
@@ -88,7 +91,18 @@ export async function startJaeger(): Promise<Jaeger> {
   }
 }
 
-async function waitForTree(api: URL, traceId: string, count: number, deadlineMs: number): Promise<TraceNode> {
+/**
+ * Waits for a trace to come in.
+ * @param api base URL of version 3 of the query API
+ * @returns its tree, once that has so many spans, all below one root
+ * @throws Error that shows what has come, when that is not so in time
+ */
+export async function waitForTree(
+  api: URL,
+  traceId: string,
+  count: number,
+  deadlineMs: number,
+): Promise<TraceNode> {
   const endMs = performance.now() + deadlineMs
   for (;;) {
     // As they were sent: otherwise it shifts them in time, and adds what it thinks of them.

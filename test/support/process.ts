@@ -16,13 +16,19 @@ export interface SidecarProcess {
   stop(signal?: NodeJS.Signals): Promise<number | NodeJS.Signals | null>
 }
 
-/** Starts `mte-sidecar run`, and resolves when it listens on all of its ports. */
-export async function startProcess(env: Record<string, string | number>): Promise<SidecarProcess> {
+/**
+ * Starts `mte-sidecar run`, and resolves when it listens on all of its ports.
+ * @param program of the checkout; the sources when not told
+ */
+export async function startProcess(
+  env: Record<string, string | number>,
+  program = 'sidecar/main.ts',
+): Promise<SidecarProcess> {
   const defaults = { CLIENT_ID_SECRET: SECRET, PORT: 0, OUTBOUND_PORT: 0, ADMIN_PORT: 0 }
   const variables = Object.fromEntries(
     Object.entries({ ...defaults, ...env }).map(([name, value]) => [name, String(value)]),
   )
-  const child = spawn(process.execPath, ['sidecar/main.ts', 'run'], {
+  const child = spawn(process.execPath, [program, 'run'], {
     cwd: new URL('../..', import.meta.url),
     env: { PATH: process.env.PATH, ...variables },
     stdio: ['ignore', 'ignore', 'pipe'],

@@ -165,12 +165,12 @@ export async function startTap(to: number, secure?: tls.TlsOptions): Promise<Tap
 
 const given = new Set<number>()
 
-/** Lets a server listen on a port of 127.0.0.1 that none had before it: a sidecar may remember who that was. */
-export async function listen(server: net.Server): Promise<number> {
+/** Lets a server listen on a port of 127.0.0.1, or of another host, that none had before it: a sidecar may remember who that was. */
+export async function listen(server: net.Server, host = '127.0.0.1'): Promise<number> {
   for (;;) {
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)
-      server.listen(0, '127.0.0.1', resolve)
+      server.listen(0, host, resolve)
     })
     const { port } = server.address() as AddressInfo
     if (!given.has(port)) {

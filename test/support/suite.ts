@@ -8,32 +8,32 @@ const DEADLINE_MS = 60_000
 export interface Suite {
   (sentence: string, body: () => unknown, deadlineMs?: number): void
   /** Runs before the tests; when it fails, each of them fails. */
-  before(body: () => unknown): void
+  before(body: () => unknown, deadlineMs?: number): void
   /** Runs after the tests, whatever became of them; it counts as a test, and fails like one. */
-  after(body: () => unknown): void
+  after(body: () => unknown, deadlineMs?: number): void
   run(): void
 }
 
 /** uvu's suite with what it lacks: a deadline a test, and set-up and tear-down that cannot fail in silence. */
 export function suite(name: string): Suite {
   const inner = uvuSuite(name)
-  const tearDowns: (() => unknown)[] = []
+  const tearDowns: (() => Promise<void>)[] = []
   let ready = Promise.resolve()
   const test = ((sentence, body, deadlineMs = DEADLINE_MS) =>
     inner(sentence, async () => {
       await ready
       await withDeadline(body, deadlineMs)
     })) as Suite
-  test.before = (body) =>
+  test.before = (body, deadlineMs = DEADLINE_MS) =>
     inner.before(async () => {
-      ready = ready.then(() => withDeadline(body, DEADLINE_MS))
+      ready = ready.then(() => withDeadline(body, deadlineMs))
       await ready.catch(() => {}) // uvu would drop the tests and pass: they report it instead
     })
-  test.after = (body) => {
-    tearDowns.push(body)
+  test.after = (body, deadlineMs = DEADLINE_MS) => {
+    tearDowns.push(() => withDeadline(body, deadlineMs))
   }
   test.run = () => {
-    for (const body of tearDowns) inner('tears down', () => withDeadline(body, DEADLINE_MS))
+    for (const body of tearDowns) inner('tears down', body)
     inner.run()
   }
   return test
