@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import path from 'node:path'
+import { reachable } from './reachable.ts'
 import { SECRET, unusedPort } from './sidecars.ts'
 import { tell } from './tell.ts'
 
@@ -35,9 +36,12 @@ export interface CheckOptions {
 export async function check(env: Record<string, string>, options: CheckOptions = {}): Promise<Checked> {
   const { urls = [], ids, clockAheadMs } = options
   const coverage = process.env.NODE_V8_COVERAGE
-  const child = spawn(process.execPath, ['sidecar/main.ts', 'check', ...urls], {
+  const command = [process.execPath, 'sidecar/main.ts', 'check', ...urls]
+  const [program, ...args] = ids ? reachable(['setpriv', ...asUser(ids), '--', ...command]) : command
+  const child = spawn(program!, args, {
     cwd: root,
     env: {
+      PATH: process.env.PATH!,
       CLIENT_ID_SECRET: SECRET,
       ADMIN_PORT: String(await unusedPort()),
       // Another user may not write there.
@@ -45,7 +49,6 @@ export async function check(env: Record<string, string>, options: CheckOptions =
       ...(clockAheadMs === undefined ? {} : { NODE_OPTIONS: `--import=${shiftedClock(clockAheadMs)}` }),
       ...env,
     },
-    ...ids,
   })
   let output = ''
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (text) => (output += text))
@@ -53,6 +56,10 @@ export async function check(env: Record<string, string>, options: CheckOptions =
   assert.ok(!output.includes(SECRET))
   const lines = output.trimEnd().split('\n')
   return { status, lines, found: findings(lines) }
+}
+
+function asUser({ uid, gid }: { uid: number; gid: number }): string[] {
+  return [`--reuid=${uid}`, `--regid=${gid}`, '--clear-groups']
 }
 
 /** What is printed, with each advice beside what it is about. */

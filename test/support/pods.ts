@@ -11,6 +11,7 @@ import http from 'node:http'
 import type { Readable, Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { findProgram, installPackages } from './debian.ts'
+import { reachable } from './reachable.ts'
 
 /** Addresses that are set aside for tests of networks (RFC 2544), other ones for each run. */
 const NETWORK = `198.18.${process.pid % 256}`
@@ -162,7 +163,7 @@ function addPod(namespace: string, number: number): Pod {
       const user = [`--reuid=${uid}`, `--regid=${gid}`, '--clear-groups']
       const bounds = `--bounding-set=-all${capability ? `,+${capability}` : ''}`
       const may = [bounds, '--inh-caps=-all', '--no-new-privs', '--pdeathsig=KILL']
-      const args = ['netns', 'exec', namespace, 'setpriv', ...user, ...may, '--', ...command]
+      const args = ['netns', 'exec', namespace, ...reachable(['setpriv', ...user, ...may, '--', ...command])]
       return spawn('ip', args, { env: { PATH: process.env.PATH, ...env }, stdio: ['pipe', 'pipe', 'pipe'] })
     },
     remove: () => removeNamespace(namespace),
