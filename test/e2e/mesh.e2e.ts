@@ -10,8 +10,6 @@ import { MESSAGE_PATH } from '../../sidecar/outer.ts'
 import { runProgram } from '../bench/processes.ts'
 import { installEnvoy } from '../bench/programs.ts'
 import type { Fault } from '../chaos/faults.ts'
-import { reportOf } from '../chaos/report.ts'
-import { judge, type Trial, tryFault } from '../chaos/trial.ts'
 import { type Pod, type PodNode, startNode, whyNoPods } from '../support/pods.ts'
 import { suite } from '../support/suite.ts'
 import { tell } from '../support/tell.ts'
@@ -20,6 +18,7 @@ import { IMPATIENT, type Mesh, startMesh } from './mesh/mesh.ts'
 import { BILLING_H2C_PORT } from './mesh/ports.ts'
 import type { AppAnswer } from './mesh/seen.ts'
 import { differences, type Outcomes, Traffic, tableOf } from './mesh/traffic.ts'
+import { tryFaults } from './pods/faults.ts'
 import { BILLING_PORT, SIDECAR_PORTS } from './pods/ports.ts'
 import { startWorld, type World } from './pods/world.ts'
 
@@ -32,8 +31,6 @@ const FAULTS: Fault<World>[] = [
     strike: ({ billing }) => billing.replicas[0]!.killSidecar(),
   },
 ]
-/** For healing. */
-const SECONDS = 5
 const DEADLINE_MS = 120_000
 const STRANGER_UID = 1001
 const ROOT = path.join(import.meta.dirname, '../..')
@@ -142,13 +139,7 @@ function testMesh(): void {
 
   test(
     'no call runs twice or is lost, and what is planned costs none',
-    async () => {
-      const trials: Trial[] = []
-      for (const fault of FAULTS) trials.push(await tryFault(fault, 'mesh', world, SECONDS))
-      const report = reportOf(trials.map((trial) => judge(trial, world.executions)))
-      tell(report)
-      assert.equal(report.split('\n').at(-1), 'all is well', report)
-    },
+    () => tryFaults(FAULTS, 'mesh', world),
     DEADLINE_MS,
   )
 }

@@ -1,8 +1,13 @@
 /** Pods for an API server, and what it makes of them. */
+import assert from 'node:assert/strict'
 import { applyPatch } from '../../../sidecar/inject/json-patch.ts'
 import { MESHES, patchOf, podOfFixture } from '../../inject/pods.ts'
 import type { Pod } from '../../mesh-examples/manifests.ts'
 import { KubectlError, type Kubernetes } from '../../support/kubernetes.ts'
+import type { suite } from '../../support/suite.ts'
+
+/** Where Pod Security is `restricted`, and where it is not, for pods that it would refuse whatever we do. */
+export const [RESTRICTED, PRIVILEGED] = ['shop', 'lab'] as const
 
 /** One that is in an API server, or goes there. */
 export interface ServerPod extends Pod {
@@ -205,4 +210,19 @@ export const BAD: Record<string, ServerPod> = {
       ['nonsense', 'x'],
     ].map(([name, value]) => [`with mte.sidecar/${name}: ${value}`, podOf({ [name!]: value! })]),
   ),
+}
+
+/** Has the server create each pod that is good, and checks that it becomes what patchFor says. */
+export function testGood(test: ReturnType<typeof suite>, kubernetes: () => Kubernetes): void {
+  for (const [pods, namespace] of [
+    [GOOD, RESTRICTED],
+    [UNRESTRICTED, PRIVILEGED],
+  ] as const) {
+    for (const [sentence, pod] of Object.entries(pods)) {
+      test(`a pod ${sentence} becomes what patchFor says, where Pod Security is ${namespace}`, async () => {
+        const wanted = await expected(kubernetes(), pod, namespace)
+        assert.deepEqual(essence(await create(kubernetes(), pod, namespace)), essence(wanted))
+      })
+    }
+  }
 }

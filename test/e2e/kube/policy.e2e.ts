@@ -8,18 +8,17 @@ import { addNamespace, apply, EXAMPLES } from './cluster.ts'
 import {
   BAD,
   create,
-  essence,
   expected,
-  GOOD,
+  PRIVILEGED,
   podOf,
+  RESTRICTED,
   refusal,
   type ServerPod,
-  UNRESTRICTED,
+  testGood,
   unlabelled,
 } from './pods.ts'
 
 const test = suite('policies of a cluster')
-const [RESTRICTED, PRIVILEGED] = ['shop', 'lab']
 
 let kubernetes: Kubernetes
 
@@ -37,19 +36,7 @@ test.before(async () => {
 })
 test.after(() => kubernetes?.stop())
 
-for (const [sentence, pod] of Object.entries(GOOD)) {
-  test(`a pod ${sentence} becomes what patchFor says, under Pod Security restricted`, async () => {
-    const wanted = await expected(kubernetes, pod, RESTRICTED)
-    assert.deepEqual(essence(await create(kubernetes, pod, RESTRICTED)), essence(wanted))
-  })
-}
-
-for (const [sentence, pod] of Object.entries(UNRESTRICTED)) {
-  test(`a pod ${sentence} becomes what patchFor says`, async () => {
-    const wanted = await expected(kubernetes, pod, PRIVILEGED)
-    assert.deepEqual(essence(await create(kubernetes, pod, PRIVILEGED)), essence(wanted))
-  })
-}
+testGood(test, () => kubernetes)
 
 for (const [sentence, pod] of Object.entries(BAD)) {
   test(`a pod ${sentence} is denied, with the reason in the answer`, async () => {

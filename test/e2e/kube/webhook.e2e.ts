@@ -15,20 +15,19 @@ import {
   create,
   essence,
   expected,
-  GOOD,
   LABELS,
+  PRIVILEGED,
   podOf,
+  RESTRICTED,
   refusal,
   SECURE,
   type ServerPod,
-  UNRESTRICTED,
+  testGood,
   unlabelled,
 } from './pods.ts'
 
 const test = suite('webhook of a cluster')
 const WEBHOOK = '0-mte-sidecar-injector'
-/** Where Pod Security is `restricted`, and where it is not, for pods that it would refuse whatever we do. */
-const [RESTRICTED, PRIVILEGED] = ['shop', 'lab']
 const LONG_MS = 120_000
 
 let kubernetes: Kubernetes
@@ -48,19 +47,7 @@ test.before(async () => {
 test.after(() => injector?.stop())
 test.after(() => kubernetes?.stop())
 
-for (const [sentence, pod] of Object.entries(GOOD)) {
-  test(`a pod ${sentence} becomes what patchFor says, under Pod Security restricted`, async () => {
-    const wanted = await expected(kubernetes, pod, RESTRICTED)
-    assert.deepEqual(essence(await create(kubernetes, pod, RESTRICTED)), essence(wanted))
-  })
-}
-
-for (const [sentence, pod] of Object.entries(UNRESTRICTED)) {
-  test(`a pod ${sentence} becomes what patchFor says`, async () => {
-    const wanted = await expected(kubernetes, pod, PRIVILEGED)
-    assert.deepEqual(essence(await create(kubernetes, pod, PRIVILEGED)), essence(wanted))
-  })
-}
+testGood(test, () => kubernetes)
 
 test('pods of a Deployment, which come without a name, get the sidecar', async () => {
   const template = podOf()
