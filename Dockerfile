@@ -12,11 +12,12 @@ COPY package.json package-lock.json ./
 RUN npm ci --ignore-scripts
 COPY . .
 # What stays is the compiled program and the packages it runs with, without types and source maps: half of their bytes.
-# Its first line names Node, as nothing is there that would look for it.
+# Its first line names Node, as nothing is there that would look for it. Sidecars are many: memory of Node's that makes
+# them hardly faster is better left to apps; that is what the flag and MALLOC_ARENA_MAX are for.
 RUN npm run build \
   && npm prune --omit=dev --ignore-scripts \
   && find node_modules -type f \( -name '*.map' -o -name '*.ts' -o -name '*.mts' -o -name '*.cts' \) -delete \
-  && sed -i '1i #!/nodejs/bin/node' dist/sidecar/main.js \
+  && sed -i '1i #!/nodejs/bin/node --max-semi-space-size=4' dist/sidecar/main.js \
   && chmod 755 dist/sidecar/main.js \
   && mkdir -p /image/app /image/usr/local/bin \
   && mv LICENSE package.json node_modules dist /image/app \
@@ -28,6 +29,7 @@ LABEL org.opencontainers.image.title="mte-sidecar" \
   org.opencontainers.image.version="0.1.0" \
   org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /image /
+ENV MALLOC_ARENA_MAX=2
 USER 65532:65532
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["mte-sidecar", "healthcheck"]

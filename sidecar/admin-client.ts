@@ -1,8 +1,7 @@
 /** Asks the sidecar that runs here, at its ADMIN_PORT. */
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Draining } from './admin.ts'
+import type { Draining, ListedPair } from './admin.ts'
 import { nodeHttp } from './http/node-http.ts'
-import type { PairSummary } from './pair/store.ts'
 
 /** How long it may take to answer, in ms. */
 export const ADMIN_DEADLINE_MS = 2000
@@ -77,8 +76,8 @@ export class AdminClient {
     return this.#read(await this.#ask('POST', '/drain'), isDraining) as Draining
   }
 
-  async pairs(): Promise<PairSummary[]> {
-    return this.#read(await this.#ask('GET', '/pairs'), Array.isArray) as PairSummary[]
+  async pairs(): Promise<ListedPair[]> {
+    return this.#read(await this.#ask('GET', '/pairs'), Array.isArray) as ListedPair[]
   }
 
   /**

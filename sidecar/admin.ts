@@ -6,11 +6,11 @@ import { hostAndPort } from './formats.ts'
 import { field } from './http/fields.ts'
 import type { Arrival } from './http/listener.ts'
 import { json } from './http/problem.ts'
-import { type PairStore, StoreUnavailableError } from './pair/store.ts'
-import { type About, type Collector, type Listening, type Status, statusOf } from './status.ts'
+import type { Logger } from './log.ts'
+import { type PairSummary, StoreUnavailableError } from './pair/store.ts'
+import { type About, type Listening, type Standing, type Status, statusOf } from './status.ts'
 import { STATUS_PAGE_FIELDS, statusPage } from './status-page.ts'
-import type { Metrics } from './telemetry/metrics.ts'
-import type { Recent } from './telemetry/recent.ts'
+import { snapshotOf } from './telemetry/recent.ts'
 
 /** How far the inbound port has come with draining. */
 export interface Draining {
@@ -21,27 +21,40 @@ export interface Draining {
   leftMs: number
 }
 
+/** A pair as GET /pairs gives it. */
+export interface ListedPair extends PairSummary {
+  /** that are open with its peer, in its role */
+  tunnels: number
+}
+
+/** What the admin port tells of and has done: in this process, or in all of WORKERS. */
+export interface Administered {
+  standing(): Promise<Standing>
+  /** @throws StoreUnavailableError */
+  pairs(): Promise<PairSummary[]>
+  /**
+   * Forgets the pairs with a peer, and gives how many they were.
+   * @throws StoreUnavailableError
+   */
+  dropPairs(peer: string): Promise<number>
+  /** Is not ready from now on, and has callers at the inbound port go elsewhere; asked again, it tells how that goes. */
+  drain(): Promise<Draining>
+  /** All metrics, as Metrics.text gives them. */
+  metricsText(accept: string): Promise<{ contentType: string; body: string }>
+}
+
 export interface AdminOptions {
   about: About
   /** the ports that are open */
   listening(): Listening[]
-  store: Pick<PairStore, 'list' | 'trouble'>
-  /** forgets the pairs with a peer, and gives how many they were */
-  dropPairs(peer: string): Promise<number>
-  /** what the peer with this base URL calls itself, where that is known */
-  peerName(url: string): string | undefined
-  /** why this sidecar should get no new calls; none: it is ready */
-  notReady(): string[]
-  /** Is not ready from now on, and has callers at the inbound port go elsewhere; asked again, it tells how that goes. */
-  drain(): Draining
-  metrics: Pick<Metrics, 'text'>
-  recent: Pick<Recent, 'snapshot'>
-  collector(): Collector
+  sidecar: Administered
+  log: Pick<Logger, 'info'>
 }
 
 /** Answers what comes in at ADMIN_PORT. */
 export class Admin {
   readonly #options: AdminOptions
+  #drains = false
 
   constructor(options: AdminOptions) {
     this.#options = options
@@ -58,11 +71,11 @@ export class Admin {
     if (isLoopback(socket?.remoteAddress) && isNoSite(head.authority)) {
       if (read && pathname === '/') return whole(statusPage(await this.#status()), STATUS_PAGE_FIELDS)
       if (read && pathname === '/status') return json(await this.#status())
-      if (read && pathname === '/pairs') return json(await known(this.#options.store.list()))
+      if (read && pathname === '/pairs') return json(await this.#pairs())
       if (head.method === 'DELETE' && pathname === '/pairs') return this.#drop(query.join('?'))
       // Browsers let the page of any site send a POST; they name the site, and nobody else does.
       if (head.method === 'POST' && pathname === '/drain' && field(head.fields, 'origin') === undefined)
-        return json(this.#options.drain())
+        return this.#drain()
     }
     throw new SidecarError(
       'not-found',
@@ -70,38 +83,43 @@ export class Admin {
     )
   }
 
-  #readiness(): Answer {
-    const reasons = this.#options.notReady()
-    const ready = reasons.length === 0
-    const said = { status: ready ? 'ready' : 'not ready', reasons, degraded: this.#degraded() }
-    return json(said, ready ? 200 : 503)
-  }
-
   /** Without its store a sidecar is still ready for what needs no pairs. */
-  #degraded(): string[] {
-    const trouble = this.#options.store.trouble()
-    return trouble === undefined ? [] : [trouble]
+  async #readiness(): Promise<Answer> {
+    const { notReady: reasons, degraded } = await this.#options.sidecar.standing()
+    const ready = reasons.length === 0
+    return json({ status: ready ? 'ready' : 'not ready', reasons, degraded }, ready ? 200 : 503)
   }
 
   async #metrics(accept: string): Promise<Answer> {
-    const { contentType, body } = await this.#options.metrics.text(accept)
+    const { contentType, body } = await this.#options.sidecar.metricsText(accept)
     return whole(body, ['content-type', contentType])
   }
 
   async #status(): Promise<Status> {
-    const { about, store, recent, listening, notReady, collector, peerName } = this.#options
-    const pairs = await store.list().catch(noneIfAway)
+    const { about, listening, sidecar } = this.#options
+    const pairs = await sidecar.pairs().catch(noneIfAway)
+    const { recent, names, ...standing } = await sidecar.standing()
     return statusOf(about, {
+      ...standing,
       atMs: Date.now(),
       listening: listening(),
-      notReady: notReady(),
-      degraded: this.#degraded(),
-      storeTrouble: store.trouble(),
-      collector: collector(),
-      recent: recent.snapshot(),
+      recent: snapshotOf(recent),
       pairs,
-      peerName,
+      peerName: (url) => names.get(url),
     })
+  }
+
+  async #pairs(): Promise<ListedPair[]> {
+    const { sidecar } = this.#options
+    const pairs = await known(sidecar.pairs())
+    const { tunnels } = await sidecar.standing()
+    return pairs.map((pair) => ({ ...pair, tunnels: tunnels[pair.role].get(pair.peer) ?? 0 }))
+  }
+
+  async #drain(): Promise<Answer> {
+    if (!this.#drains) this.#options.log.info({ asked: 'POST /drain' }, 'draining')
+    this.#drains = true
+    return json(await this.#options.sidecar.drain())
   }
 
   async #drop(query: string): Promise<Answer> {
@@ -112,7 +130,7 @@ export class Admin {
         'It must name one peer as GET /pairs does, percent-encoded: DELETE /pairs?peer=http%3A%2F%2Fbilling%3A8080',
       )
     }
-    return json({ dropped: await known(this.#options.dropPairs(peer)) })
+    return json({ dropped: await known(this.#options.sidecar.dropPairs(peer)) })
   }
 }
 

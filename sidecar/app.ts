@@ -1,6 +1,7 @@
 /** The sidecar as a whole: builds its parts, listens, drains and stops. */
 import type { AddressInfo } from 'node:net'
-import { Admin } from './admin.ts'
+import { setTimeout as delay } from 'node:timers/promises'
+import { Admin, type Administered } from './admin.ts'
 import type { Send } from './call.ts'
 import type { Config } from './config.ts'
 import { Cors } from './cors.ts'
@@ -15,18 +16,22 @@ import type { Logger } from './log.ts'
 import { Outbound } from './outbound.ts'
 import { OutboundToken } from './outbound-token.ts'
 import { MemoryStore } from './pair/memory-store.ts'
+import type { PairStore } from './pair/store.ts'
+import { TUNNEL_HEAD_BYTES_MAX } from './pair/tunnel-frames.ts'
 import { createPairs, identityOf, pairingLog } from './pairing.ts'
 import { randomPool } from './random.ts'
 import type { ConnectionOptions } from './redis/connection.ts'
 import { watchPeersFile, watchSecrets } from './rereading.ts'
 import { Routes } from './routes.ts'
-import { serviceName } from './telemetry/call-record.ts'
+import { aboutOf } from './status.ts'
 import { measuredStore } from './telemetry/measured-store.ts'
 import { Metrics } from './telemetry/metrics.ts'
 import { Recent } from './telemetry/recent.ts'
 import { Telemetry } from './telemetry/telemetry.ts'
 import type { Tracing } from './telemetry/tracing.ts'
-import { VERSION } from './version.ts'
+import { Budget } from './tunnel/budget.ts'
+import { openTunnel } from './tunnel/opening.ts'
+import { Tunnels } from './tunnel/tunnels.ts'
 
 export type Role = 'inbound' | 'outbound' | 'admin'
 
@@ -34,6 +39,8 @@ export type Role = 'inbound' | 'outbound' | 'admin'
 export interface App {
   /** where each port really listens; a port that is off is not there */
   readonly ports: ReadonlyMap<Role, AddressInfo>
+  /** what an admin port tells of it, and has it do */
+  readonly administered: Administered
   /** for how long no call has been open, apart from those at the admin port, in ms */
   quietMs(): number
   /**
@@ -55,6 +62,12 @@ export interface Exporting {
   trouble(): string | undefined
 }
 
+/** What the first process does for one of WORKERS: it has the admin port, and says where the others listen. */
+export interface FirstProcess {
+  /** where pairs are, if Redis is not where they are */
+  store: PairStore
+}
+
 const NOT_EXPORTING: Exporting = { tracing: undefined, host: undefined, trouble: () => undefined }
 
 /** How much longer the peer's sidecar is waited for than it waits for its app: its own 504 says more, in ms. */
@@ -68,12 +81,17 @@ const REDIS_FIRST_ANSWER_MS = 500
  * default, see within 6 s that a sidecar is not ready; docker stop kills after 10 s.
  */
 const SOUGHT_MS_MAX = 7_000
+/** For what has come by tunnels and waits for apps, in all of them together. */
+const TUNNELS_BYTES_MAX = 256 * 1024 * 1024
+/** How often tunnels look whether their other ends live, and their calls whether they are late. */
+const TICK_MS = 250
 /** How often the keys of what has ended are erased. */
 const SWEEP_MS = 10_000
 
 /**
  * Starts a sidecar.
  * @param metrics of this sidecar alone
+ * @param first undefined: there is no other process
  * @throws ListenError when a port cannot be had
  */
 export async function startApp(
@@ -81,6 +99,7 @@ export async function startApp(
   log: Logger,
   metrics: Metrics = new Metrics(),
   exporting: Exporting = NOT_EXPORTING,
+  first?: FirstProcess,
 ): Promise<App> {
   const clockMs = () => performance.now()
   const random = randomPool()
@@ -90,7 +109,7 @@ export async function startApp(
   const store = redis
     ? measuredStore(redis.store, metrics)
     : // What was sent before this was made cannot have run here: it does not wait for anything.
-      new MemoryStore(clockMs)
+      (first?.store ?? new MemoryStore(clockMs))
   const identity = await identifying
   const timeouts = { connectTimeoutMs: config.connectTimeoutMs, responseTimeoutMs: config.responseTimeoutMs }
   const client = { headBytesMax: config.maxHeaderBytes, ...timeouts, ...(config.ca ? { ca: config.ca } : {}) }
@@ -128,7 +147,34 @@ export async function startApp(
     onEvent: pairingLog(log, clockMs),
   })
   const sweeper = setInterval(() => pairs.sweep(), SWEEP_MS).unref()
+  const ofTunnels = {
+    headBytesMax: config.maxHeaderBytes,
+    budget: new Budget(TUNNELS_BYTES_MAX),
+    clockMs,
+    onRecord: (direction: 'sent' | 'received', workMs: number) => metrics.record(direction, workMs / 1000),
+  }
+  const tunnels = new Tunnels({
+    // A head may be too large for a frame.
+    carriage: config.maxHeaderBytes > TUNNEL_HEAD_BYTES_MAX ? 'message' : config.carriage,
+    delay,
+    clockMs,
+    open: (url, events) =>
+      openTunnel(
+        url,
+        {
+          pairs,
+          random,
+          send: (to, request, caller, onLeave) => peerClient.sendAlone(to, request, caller, onLeave),
+          tunnel: { ...ofTunnels, responseTimeoutMs: config.responseTimeoutMs + PEER_ANSWER_EXTRA_MS },
+        },
+        events,
+      ),
+    onFailure: (url, error) => log.debug({ peer: url, reason: reasonOf(error) }, 'could not open a tunnel'),
+  })
+  const onFault = (error: unknown, ids?: object) =>
+    log.error({ err: error, ...ids }, 'a call failed in a way that was not foreseen')
   const outbound = new Outbound({
+    tunnels,
     routes,
     pairs,
     telemetry,
@@ -155,40 +201,57 @@ export async function startApp(
     headers: config.headers,
     ...limits,
     random,
+    tunnel: { ...ofTunnels, onFault },
     clockMs,
   })
+  const tickTunnels = () => {
+    tunnels.tick()
+    inbound.tunnels.tick()
+  }
+  const ticker = setInterval(tickTunnels, TICK_MS).unref()
   let drainingSinceMs: number | undefined
   const listeners = new Map<Role, Listener>()
   const ports = new Map<Role, AddressInfo>()
-  const { jaegerUiUrl } = config
-  const admin = new Admin({
-    about: {
-      name: config.name,
-      version: VERSION,
-      startedAtMs: Date.now(),
-      store: config.redis ? 'redis' : 'memory',
-      jaeger: jaegerUiUrl === undefined ? undefined : { url: jaegerUiUrl, service: serviceName(config.name) },
+  const administered: Administered = {
+    standing: async () => {
+      const trouble = store.trouble()
+      return {
+        notReady: drainingSinceMs === undefined ? [] : ['draining'],
+        degraded: trouble === undefined ? [] : [trouble],
+        storeTrouble: trouble,
+        collector: { host: exporting.host, trouble: exporting.trouble() },
+        recent: [recent.tally()],
+        names: telemetry.names,
+        tunnels: { initiator: tunnels.counts, responder: inbound.tunnels.counts },
+      }
     },
-    listening: () => [...ports].map(([role, { address, port }]) => ({ role, address, port })),
-    store,
-    dropPairs: (peer) => pairs.drop(peer),
-    peerName: (url) => telemetry.nameOf(url),
-    notReady: () => (drainingSinceMs === undefined ? [] : ['draining']),
-    drain: () => {
-      if (drainingSinceMs === undefined) log.info({ asked: 'POST /drain' }, 'draining')
+    pairs: () => store.list(),
+    dropPairs: async (peer) => {
+      const dropped = await pairs.drop(peer)
+      // Afterwards: for one that goes another is opened at once, which must not be of a pair that goes too.
+      tunnels.retire(peer)
+      inbound.tunnels.retire(peer)
+      return dropped
+    },
+    drain: async () => {
       drainingSinceMs ??= clockMs()
-      const inbound = listeners.get('inbound')
-      inbound?.retire()
+      const listener = listeners.get('inbound')
+      listener?.retire()
+      inbound.tunnels.retire()
       const drainingMs = clockMs() - drainingSinceMs
       return {
-        openCalls: inbound?.openCalls ?? 0,
-        emptyMs: Math.min(inbound?.emptyMs ?? drainingMs, drainingMs),
+        openCalls: listener?.openCalls ?? 0,
+        emptyMs: Math.min(listener?.emptyMs ?? drainingMs, drainingMs),
         leftMs: Math.max(0, config.drainMs - drainingMs),
       }
     },
-    metrics,
-    recent,
-    collector: () => ({ host: exporting.host, trouble: exporting.trouble() }),
+    metricsText: (accept) => metrics.text(accept),
+  }
+  const admin = new Admin({
+    about: aboutOf(config),
+    listening: () => [...ports].map(([role, { address, port }]) => ({ role, address, port })),
+    sidecar: administered,
+    log,
   })
   const listen = async (role: Role, handler: Handler, hosts: readonly string[], port: number | 'off') => {
     if (port === 'off') return
@@ -196,8 +259,7 @@ export async function startApp(
       handler,
       headBytesMax: config.maxHeaderBytes,
       idleTimeoutMs: config.idleTimeoutMs,
-      onFault: (error, ids) =>
-        log.error({ err: error, ...ids }, 'a call failed in a way that was not foreseen'),
+      onFault,
     })
     listeners.set(role, listener)
     const [address] = await listener.listen(hosts, port)
@@ -207,11 +269,19 @@ export async function startApp(
   const watchers = [
     peersFile && watchPeersFile(peersFile.path, routes, log),
     secretFiles &&
-      watchSecrets(secretFiles, config, identity, { token, pairs, redis: redis?.connection }, log),
+      watchSecrets(
+        secretFiles,
+        config,
+        identity,
+        { token, pairs, redis: redis?.connection, onPairSecrets: tickTunnels },
+        log,
+      ),
   ]
   const close = async () => {
     for (const watcher of watchers) watcher?.close()
     clearInterval(sweeper)
+    clearInterval(ticker)
+    tunnels.close()
     for (const listener of listeners.values()) listener.close()
     peerClient.close()
     plainClient.close()
@@ -223,6 +293,7 @@ export async function startApp(
       inbound: listeners.get('inbound')?.openCalls ?? 0,
       outbound: listeners.get('outbound')?.openCalls ?? 0,
     }),
+    tunnels: () => ({ initiator: tunnels.size, responder: inbound.tunnels.size }),
     pairs: remembered(PAIRS_COUNTED_MS, clockMs, async () => {
       const all = await store.list()
       const initiator = all.filter(({ role }) => role === 'initiator').length
@@ -233,20 +304,23 @@ export async function startApp(
     await redis?.connection.ready(REDIS_FIRST_ANSWER_MS)
     await listen('inbound', (arrival) => inbound.answer(arrival), ['0.0.0.0', '::'], config.port)
     await listen('outbound', (arrival) => outbound.answer(arrival), ['127.0.0.1', '::1'], config.outboundPort)
-    await listen('admin', (arrival) => admin.answer(arrival), [config.adminHost], config.adminPort)
+    if (!first)
+      await listen('admin', (arrival) => admin.answer(arrival), [config.adminHost], config.adminPort)
   } catch (error) {
     await close()
     throw error
   }
-  for (const [role, { address, port }] of ports) log.info({ role, address, port }, 'listening')
+  if (!first) for (const [role, { address, port }] of ports) log.info({ role, address, port }, 'listening')
   const forCalls = () => [...listeners].flatMap(([role, listener]) => (role === 'admin' ? [] : [listener]))
   return {
     ports,
+    administered,
     quietMs: () => Math.min(...forCalls().map(({ emptyMs }) => emptyMs)),
     async drain() {
       drainingSinceMs ??= clockMs()
       // What is open when DRAIN_SECONDS are over is reset: it must not have come just before.
       const soughtMsMax = Math.min(SOUGHT_MS_MAX, config.drainMs / 2)
+      inbound.tunnels.retire()
       await Promise.all(forCalls().map((listener) => listener.drain(soughtMsMax)))
     },
     close,
@@ -278,8 +352,13 @@ function remembered<T>(ms: number, clockMs: () => number, work: () => Promise<T>
   }
 }
 
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : 'unknown'
+}
+
 /** Calls below a base path. */
 function below(basePath: string, send: Send): Send {
+  if (basePath === '/') return send
   return async (request, caller) => {
     const path = joinPath(basePath, request.head.path)
     return send({ ...request, head: { ...request.head, path } }, caller)

@@ -120,7 +120,8 @@ export const NO_BODY: Body = new WholeBody()
 export class Attempt implements Caller {
   readonly #caller: Caller | undefined
   #abandoned: SidecarError | undefined
-  #callbacks: ((why: SidecarError) => void)[] = []
+  /** undefined: none */
+  #callbacks: ((why: SidecarError) => void)[] | undefined
 
   constructor(caller?: Caller) {
     this.#caller = caller
@@ -138,13 +139,22 @@ export class Attempt implements Caller {
 
   onGone(callback: (why: SidecarError) => void): void {
     if (this.#abandoned) callback(this.#abandoned)
-    else this.#callbacks.push(callback)
+    else this.#callbacks = added(this.#callbacks, callback)
   }
 
   /** Aborts everything of the attempt; the caller may still get an answer from elsewhere. */
   abandon(why: SidecarError): void {
     if (this.#abandoned) return
     this.#abandoned = why
-    for (const callback of this.#callbacks.splice(0)) callback(why)
+    const callbacks = this.#callbacks
+    this.#callbacks = undefined
+    if (callbacks) for (const callback of callbacks) callback(why)
   }
+}
+
+/** A list with one more; that of one, which most are, is made no larger than that. */
+export function added<T>(list: T[] | undefined, item: T): T[] {
+  if (!list) return [item]
+  list.push(item)
+  return list
 }

@@ -6,6 +6,7 @@ import { attempt, checkOnce, FORMATS, Mistake, type Pattern, type Peer } from '.
 import type { LogLevel } from './log.ts'
 import { meantName } from './misspelt.ts'
 import { type OtelSettings, readOtelSettings } from './otel-settings.ts'
+import { TUNNEL_HEAD_BYTES_MAX } from './pair/tunnel-frames.ts'
 import type { RedisAddress } from './redis/redis-url.ts'
 import { ALL_FORMATS, VARIABLES, type Values } from './variables.ts'
 
@@ -41,6 +42,7 @@ export interface Config extends Secrets {
   readonly logLevel: LogLevel
   readonly accessLog: boolean
   readonly traceContext: 'outside' | 'inside'
+  readonly carriage: 'auto' | 'message' | 'tunnel'
   /** base URL without a slash at its end */
   readonly jaegerUiUrl: string | undefined
   /** what is to be exported, and where to */
@@ -57,6 +59,8 @@ export interface Config extends Secrets {
   /** Infinity: no limit */
   readonly maxBodyBytes: number
   readonly drainMs: number
+  /** processes that answer calls */
+  readonly workers: number
 }
 
 export interface SecretFiles {
@@ -216,6 +220,12 @@ function* contradictions(values: Partial<Values>, set: Env): Generator<Told> {
         what: `must be the app and not this sidecar, of which ${port} is the ${ours}`,
       }
   }
+  if (values.CARRIAGE === 'tunnel' && (values.MAX_HEADER_BYTES ?? 0) > TUNNEL_HEAD_BYTES_MAX) {
+    yield {
+      name: 'CARRIAGE',
+      what: `must not be tunnel where MAX_HEADER_BYTES is more than ${TUNNEL_HEAD_BYTES_MAX}: such heads go as messages`,
+    }
+  }
   if (set.PASS_THROUGH_ROUTES !== undefined && set.UPSTREAM === undefined) {
     yield {
       name: 'PASS_THROUGH_ROUTES',
@@ -287,6 +297,7 @@ function configOf(values: Values, set: Env, otel: OtelSettings): Config {
     logLevel,
     accessLog: values.ACCESS_LOG || logLevel === 'debug' || logLevel === 'trace',
     traceContext: values.TRACE_CONTEXT,
+    carriage: values.CARRIAGE,
     jaegerUiUrl: values.JAEGER_UI_URL,
     otel,
     headers: values.HEADERS ?? [],
@@ -299,6 +310,7 @@ function configOf(values: Values, set: Env, otel: OtelSettings): Config {
     maxHeaderBytes: values.MAX_HEADER_BYTES,
     maxBodyBytes: values.MAX_BODY_BYTES ?? Number.POSITIVE_INFINITY,
     drainMs: values.DRAIN_SECONDS,
+    workers: values.WORKERS,
   }
 }
 

@@ -50,6 +50,7 @@ const TIMER_MS_MAX = 2 ** 31 - 1
 const HEADER_BYTES_MIN = 1024
 const HEADER_BYTES_MAX = 16 * 1024 * 1024
 const SECRET_CHARACTERS_MIN = 32
+const WORKERS_MAX = 64
 
 /** The format of each kind of variable, by name; that of REDIS_URL is in redis/redis-url.ts. */
 export const FORMATS = {
@@ -71,6 +72,7 @@ export const FORMATS = {
   logLevel,
   flag,
   traceContext,
+  carriage,
   headers,
   origins,
   methods: (raw: string) => each(raw.split(','), 'entry', method),
@@ -78,6 +80,7 @@ export const FORMATS = {
   seconds,
   headerBytes: (raw: string) => bytes(raw, HEADER_BYTES_MIN, HEADER_BYTES_MAX),
   bodyBytes: (raw: string) => bytes(raw, 1, Number.MAX_SAFE_INTEGER),
+  workers,
   certificatesFile: (path: string) => contentOf(path, certificates),
 } as const
 
@@ -223,6 +226,11 @@ function traceContext(raw: string): 'outside' | 'inside' {
   throw new Mistake('must be outside or inside')
 }
 
+function carriage(raw: string): 'auto' | 'message' | 'tunnel' {
+  if (raw === 'auto' || raw === 'message' || raw === 'tunnel') return raw
+  throw new Mistake('must be auto, message or tunnel')
+}
+
 function flag(raw: string): boolean {
   if (raw === 'true' || raw === 'false') return raw === 'true'
   throw new Mistake('must be true or false')
@@ -240,6 +248,12 @@ function bytes(raw: string, min: number, max: number): number {
   const number = /^[0-9]{1,16}$/.test(raw) ? Number(raw) : Number.NaN
   if (number >= min && number <= max) return number
   throw new Mistake(`must be a whole number of bytes such as 65536, from ${min} to ${max}`)
+}
+
+function workers(raw: string): number {
+  const number = /^[0-9]{1,2}$/.test(raw) ? Number(raw) : Number.NaN
+  if (number >= 1 && number <= WORKERS_MAX) return number
+  throw new Mistake(`must be a whole number of processes, from 1 to ${WORKERS_MAX}`)
 }
 
 function headers(raw: string): Fields {

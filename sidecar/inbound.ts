@@ -1,4 +1,5 @@
 /** Peer to app: decodes messages, forwards them to the app and encodes what it answers; pairs; and the other ways in of PORT. */
+import { randomBytes } from 'node:crypto'
 import {
   type Answer,
   Attempt,
@@ -13,13 +14,14 @@ import { Decoding, encodedInterim, encodedResponse } from './codec.ts'
 import type { Cors } from './cors.ts'
 import { asSidecarError, ERRORS, SidecarError } from './errors.ts'
 import { RequestDecoder } from './http/bhttp.ts'
-import { headProblem, LimitedBody, readAtMost } from './http/body-limits.ts'
+import { headProblem, limited, readAtMost } from './http/body-limits.ts'
 import {
   checkResponseHead,
   field,
   HeadError,
   hasDotSegment,
   isFromSidecar,
+  isValidResponse,
   withField,
   withoutFields,
 } from './http/fields.ts'
@@ -28,15 +30,19 @@ import { json, problem } from './http/problem.ts'
 import { SendError } from './http/send-error.ts'
 import type { Outbound } from './outbound.ts'
 import type { OutboundToken } from './outbound-token.ts'
-import { MESSAGE_PATH, OUTER_FIELDS, PAIRING_PATH } from './outer.ts'
+import { MESSAGE_PATH, OUTER_FIELDS, PAIRING_PATH, TUNNEL_PATH } from './outer.ts'
 import { HELLO_BYTES } from './pair/handshake.ts'
 import { HEADER_BYTES, openRequest, parseHeader, type Sealer, sealResponse } from './pair/message.ts'
-import type { Pairs, ReceivingMessage } from './pair/pairs.ts'
+import type { Pairs } from './pair/pairs.ts'
+import type { ReceivingMessage } from './pair/receiving-message.ts'
 import { Reject } from './pair/reject.ts'
+import { TUNNEL_HEAD_BYTES_MAX } from './pair/tunnel-frames.ts'
 import { ReplayBrake } from './replay-brake.ts'
 import type { CallRecord } from './telemetry/call-record.ts'
 import type { Forward } from './telemetry/forward.ts'
 import type { Telemetry } from './telemetry/telemetry.ts'
+import { type AcceptedOptions, AcceptedTunnels } from './tunnel/accepting.ts'
+import type { AcceptedCall } from './tunnel/responder.ts'
 
 export interface InboundOptions {
   pairs: Pairs
@@ -55,22 +61,37 @@ export interface InboundOptions {
   headBytesMax: number
   bodyBytesMax: number
   random(length: number): Buffer
+  tunnel: AcceptedOptions['tunnel']
   /** monotonic */
   clockMs(): number
 }
 
-const SIDECAR_PATHS: ReadonlySet<string> = new Set([MESSAGE_PATH, PAIRING_PATH])
+const SIDECAR_PATHS: ReadonlySet<string> = new Set([MESSAGE_PATH, PAIRING_PATH, TUNNEL_PATH])
+const NOTHING = Buffer.alloc(0)
 /** As many interim responses as a message may hold; more are not passed on. */
 const INTERIM_MAX = 16
+
+const REQUEST_TRAILERS = { withoutTrailer: () => false, refusal: headProblem }
+const ANSWER_TRAILERS = { withoutTrailer: isFromSidecar, refusal: notPassedOn }
 
 /** Answers what comes in at PORT. */
 export class Inbound {
   readonly #options: InboundOptions
+  readonly #answerLimits: { bodyBytesMax: number; headBytesMax: number }
   readonly #brake: ReplayBrake
+  /** those that peers opened */
+  readonly tunnels: AcceptedTunnels
 
   constructor(options: InboundOptions) {
     this.#options = options
+    this.#answerLimits = { bodyBytesMax: Number.POSITIVE_INFINITY, headBytesMax: options.headBytesMax }
     this.#brake = new ReplayBrake(options.clockMs)
+    this.tunnels = new AcceptedTunnels({
+      pairs: options.pairs,
+      random: randomBytes,
+      tunnel: options.tunnel,
+      handler: (request, call, peer) => this.#tunnelled(request, call, peer),
+    })
   }
 
   /**
@@ -83,6 +104,7 @@ export class Inbound {
     if (token.required && field(head.fields, 'x-mte-outbound-token') !== undefined)
       return outbound.answer(arrival)
     if (head.method === 'POST' && pathname === MESSAGE_PATH) return this.#message(arrival)
+    if (head.method === 'POST' && pathname === TUNNEL_PATH) return this.#tunnel(arrival)
     if (head.method === 'POST' && pathname === PAIRING_PATH) return this.#pairing(arrival)
     // What sidecars say to each other is not for the pages of browsers.
     const preflight = SIDECAR_PATHS.has(pathname) ? undefined : cors.preflight(head)
@@ -167,6 +189,41 @@ export class Inbound {
     }
   }
 
+  /** Accepts a tunnel, over HTTP/2 alone. */
+  async #tunnel({ request: { body }, caller }: Arrival): Promise<Answer> {
+    const open = this.#options.headBytesMax <= TUNNEL_HEAD_BYTES_MAX ? caller.carryOthers() : undefined
+    let read: Buffer = NOTHING
+    try {
+      if (!open) throw new Reject('unsupported')
+      const records = await this.tunnels.accept(body, caller, open, (start) => {
+        read = start
+      })
+      return octets(200, records)
+    } catch (error) {
+      // Only what is refused is told: a span would last as long as the tunnel.
+      const record = this.#options.telemetry.call()
+      const answer = await this.#refused(error, read, 'message', record)
+      record.over(undefined)
+      return answer
+    }
+  }
+
+  /** Answers a call that came by a tunnel. */
+  #tunnelled(request: Request, call: AcceptedCall, peer: string): Promise<Answer> {
+    const record = this.#options.telemetry.call()
+    call.watch(record)
+    record.by('tunnel')
+    record.inbound(request.head, peer)
+    call.decodedBy(record.coding('decode', 'request'))
+    const { forward, answering } = this.#forwarded(request, call, record)
+    call.onAnswering = () => {
+      const coding = record.coding('encode', 'response')
+      call.encodedBy(coding)
+      forward?.endWith(coding)
+    }
+    return answering
+  }
+
   /** Calls the app, and encodes its answer; interim responses begin the answer before it is there. */
   async #answered(request: Request, caller: Caller, sealer: Sealer, record: CallRecord): Promise<Answer> {
     const progress = new Progress(caller, this.#options.headBytesMax)
@@ -232,11 +289,8 @@ export class Inbound {
     const attempt = new Attempt(caller)
     try {
       const fields = added(record.fieldsInside(head.fields, forward), headers)
-      const limited = new LimitedBody(body, head.fields, this.#options, {
-        withoutTrailer: () => false,
-        refusal: headProblem,
-      })
-      const answer = await toApp({ head: { ...head, fields }, body: limited }, attempt)
+      const sent = limited(body, head.fields, this.#options, REQUEST_TRAILERS)
+      const answer = await toApp({ head: { ...head, fields }, body: sent }, attempt)
       forward.answered(answer.head.status, answer.socket)
       const checked = this.#checked(answer, headBytesMax)
       record.answered(checked.head.status, '')
@@ -259,9 +313,10 @@ export class Inbound {
       throw error instanceof HeadError ? notPassedOn(error) : error
     }
     const fields = added(withoutFields(head.fields, isFromSidecar), this.#options.headers)
-    const limits = { bodyBytesMax: Number.POSITIVE_INFINITY, headBytesMax }
-    const trailers = { withoutTrailer: isFromSidecar, refusal: notPassedOn }
-    return { head: { status: head.status, fields }, body: new LimitedBody(body, fields, limits, trailers) }
+    return {
+      head: { status: head.status, fields },
+      body: limited(body, fields, this.#answerLimits, ANSWER_TRAILERS),
+    }
   }
 
   /** The record that tells a reject; whatever else went wrong is thrown on. */
@@ -308,7 +363,7 @@ class Progress implements Caller {
   inform({ status, fields }: ResponseHead): void {
     const head = { status, fields: withoutFields(fields, isFromSidecar) }
     // For one that is not valid the peer's sidecar would refuse the answer too.
-    if (this.#informed === INTERIM_MAX || !isValid(head, this.#headBytesMax)) return
+    if (this.#informed === INTERIM_MAX || !isValidResponse(head, this.#headBytesMax)) return
     this.#informed++
     this.#interim.push(head)
     this.#wake?.()
@@ -328,16 +383,6 @@ class Progress implements Caller {
       if (this.#interim.length > 0) this.#wake()
       else this.#answering?.then(resolve, reject)
     })
-  }
-}
-
-function isValid(head: ResponseHead, headBytesMax: number): boolean {
-  try {
-    checkResponseHead(head, headBytesMax)
-    return true
-  } catch (error) {
-    if (!(error instanceof HeadError)) throw error
-    return false
   }
 }
 

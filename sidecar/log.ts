@@ -31,11 +31,12 @@ export interface Logger {
  * Logs on standard error: one JSON object a line (`time`, `level`, `msg`, fields), readable lines at a terminal.
  *
  * Lines are written at once, so that none is lost when the process ends.
+ * @param base what every line has
  */
-export function createLogger(level: LogLevel): Logger {
+export function createLogger(level: LogLevel, base: object | null = null): Logger {
   const options = {
     level,
-    base: null,
+    base,
     timestamp: stdTimeFunctions.isoTime,
     formatters: { level: (label: string) => ({ level: label }) },
     serializers: { err: describeError },

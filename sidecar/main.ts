@@ -168,6 +168,7 @@ const pairs = program
     `
 PEER is the base URL of the peer's sidecar where this one made the pair (initiator), and the NAME of the peer's
 where that one did (responder). An initiator counts its messages once it has left their block.
+TUNNELS are those that this sidecar has open with the peer: calls go in them, and without any each is a message.
 It reads ADMIN_HOST and ADMIN_PORT; other machines are told no pairs. Exit status: 0, or 1 if nothing answered.
 
 Example:

@@ -2,6 +2,7 @@
 import type { Fields, RequestHead } from './call.ts'
 
 export const PAIRING_PATH = '/api/mte-pair'
+export const TUNNEL_PATH = '/api/mte-tunnel'
 export const MESSAGE_PATH = '/api/mte-message'
 
 /** The fields of requests and answers alike. */

@@ -1,19 +1,20 @@
 /** How pairs look at a terminal. */
-import type { PairSummary } from './pair/store.ts'
+import type { ListedPair } from './admin.ts'
 import { printable } from './printable.ts'
 
-const HEAD = ['PEER', 'ROLE', 'SECRET', 'AGE', 'MESSAGES', 'BLOCK']
+const HEAD = ['PEER', 'ROLE', 'SECRET', 'AGE', 'MESSAGES', 'BLOCK', 'TUNNELS']
 const GAP = '  '
 
 /** A line for each pair, below a line that names the columns. */
-export function pairTable(pairs: readonly PairSummary[]): string {
-  const rows = pairs.map(({ peer, role, secret, ageMs, messages, block }) => [
+export function pairTable(pairs: readonly ListedPair[]): string {
+  const rows = pairs.map(({ peer, role, secret, ageMs, messages, block, tunnels }) => [
     printable(peer),
     printable(role),
     printable(secret),
     age(ageMs),
     String(messages),
     String(block),
+    String(tunnels),
   ])
   const lines = [HEAD, ...rows]
   const widths = HEAD.map((_, column) => Math.max(...lines.map((cells) => cells[column]!.length)))

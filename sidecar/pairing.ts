@@ -5,6 +5,8 @@ import { Attempt, type Fields, WholeBody } from './call.ts'
 import type { Config } from './config.ts'
 import { asSidecarError, SidecarError } from './errors.ts'
 import { readAtMost } from './http/body-limits.ts'
+import { Http1Error } from './http/http1-reader.ts'
+import { NoHttp2Error } from './http/http2-session.ts'
 import type { PeerClient } from './http/peer-client.ts'
 import { SendError } from './http/send-error.ts'
 import type { Logger } from './log.ts'
@@ -17,6 +19,7 @@ import { type MeshSecret, meshSecret } from './pair/secrets.ts'
 import { type PairStore, StoreUnavailableError } from './pair/store.ts'
 import type { CallRecord } from './telemetry/call-record.ts'
 import type { Telemetry } from './telemetry/telemetry.ts'
+import { OpeningError } from './tunnel/opening.ts'
 
 const PAIRING_HEAD = outerHead(PAIRING_PATH)
 /** More than any answer to a pairing. */
@@ -74,7 +77,7 @@ export function createPairs(parts: {
         onEvent?.({ role, peer: url ?? name, ids: record?.ids ?? {}, ...(failure ? { failure } : {}) })
       }
     },
-    mayPass: (error) => error instanceof SendError && !error.timedOut && !isNoHttp(error.cause),
+    mayPass: (error) => error instanceof SendError && !error.timedOut && !(error.cause instanceof Http1Error),
     delay: (ms) => delay(ms),
     random: randomBytes,
     nowMs: Date.now,
@@ -87,7 +90,7 @@ export function pairingProblem(error: unknown, url: string): unknown {
     return new SidecarError('state-unavailable', `No pair can be had: ${error.message}.`, { cause: error })
   }
   if (error instanceof SendError) {
-    if (isNoHttp(error.cause)) {
+    if (error.cause instanceof Http1Error) {
       return new SidecarError('not-a-relay', `What answers at ${url} speaks no HTTP.`, { cause: error })
     }
     const detail = `The peer's sidecar at ${url} did not answer: ${error.message}.`
@@ -101,16 +104,25 @@ export function pairingProblem(error: unknown, url: string): unknown {
   return new SidecarError(code, `${url}: ${error.message}`, { cause: error })
 }
 
+/** What an app is told where there must be a tunnel, and is none. */
+export function tunnelProblem(error: unknown, url: string): unknown {
+  const why =
+    error instanceof OpeningError
+      ? error.message
+      : error instanceof NoHttp2Error
+        ? 'It does not speak HTTP/2, which a tunnel needs.'
+        : undefined
+  if (why === undefined) return pairingProblem(error, url)
+  return new SidecarError('peer-unreachable', `There is no tunnel to the peer's sidecar at ${url}. ${why}`, {
+    cause: error,
+  })
+}
+
 /** What traces and metrics call the reason why there is no pair. */
 function errorType(error: unknown, url = ''): string {
   if (error instanceof Reject)
     return error.code === 'state_unavailable' ? 'state-unavailable' : 'pairing-refused'
   return asSidecarError(pairingProblem(error, url)).code
-}
-
-/** Is it a failure of node:http's parser? */
-function isNoHttp(cause: unknown): boolean {
-  return (cause as NodeJS.ErrnoException | undefined)?.code?.startsWith('HPE_') ?? false
 }
 
 const CODES = {

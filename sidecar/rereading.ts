@@ -33,6 +33,8 @@ export interface SecretUsers {
   pairs: Pairs
   /** undefined: pairs are kept in memory */
   redis: RedisConnection | undefined
+  /** told that those of pairs have changed: what was opened with others is to end */
+  onPairSecrets(): void
 }
 
 /**
@@ -43,7 +45,7 @@ export function watchSecrets(
   files: SecretFiles,
   config: Pick<Config, 'name' | keyof Secrets>,
   identity: Identity,
-  { token, pairs, redis }: SecretUsers,
+  { token, pairs, redis, onPairSecrets }: SecretUsers,
   log: Logger,
 ): { close(): void } {
   let current: Secrets = config
@@ -54,6 +56,7 @@ export function watchSecrets(
     mesh = await meshSecrets(secrets.clientIdSecrets, config.name, mesh)
     token.set(secrets.outboundTokens)
     pairs.setSecrets(mesh)
+    onPairSecrets()
     current = secrets
     log.info({ changed }, 'secrets have changed')
     if (changed.includes('REDIS_URL') && !redis?.logInAs(secrets.redis!))

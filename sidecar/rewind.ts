@@ -1,4 +1,4 @@
-import type { Body, Fields } from './call.ts'
+import { type Body, type Fields, NO_BODY } from './call.ts'
 import { SidecarError } from './errors.ts'
 
 /**
@@ -33,6 +33,7 @@ export class Rewindable {
    * @throws what the source throws
    */
   reader(): Body | undefined {
+    if (this.#source === NO_BODY) return NO_BODY
     if (!this.#reader) this.#takeWhole()
     if (this.#failure) throw this.#failure.error
     if (!this.#kept) return undefined

@@ -9,12 +9,16 @@ interface Entry {
   url: string | undefined
 }
 
+const FOUND_MAX = 1000
+
 /** Which authority is called by which way; what is not listed is refused. */
 export class Routes {
   readonly #peers: readonly Peer[]
   readonly #plain: readonly Pattern[]
   /** in the order in which they are tried */
   #entries: readonly Entry[] = []
+  /** what was found of late, by authority */
+  readonly #found = new Map<string, { scheme: string; route: Route }>()
 
   /** @param plain authorities that may be called in plain */
   constructor(peers: readonly Peer[], plain: readonly Pattern[]) {
@@ -31,6 +35,7 @@ export class Routes {
     const peers = [...this.#peers, ...filePeers]
     checkOnce([...peers.map((peer) => peer.pattern), ...this.#plain])
     const entries: Entry[] = [...peers, ...this.#plain.map((pattern) => ({ pattern, url: undefined }))]
+    this.#found.clear()
     this.#entries = entries.sort((a, b) => weight(b.pattern) - weight(a.pattern))
   }
 
@@ -40,6 +45,16 @@ export class Routes {
    * @param scheme which tells the port where the authority does not
    */
   find(authority: string, scheme: string): Route | undefined {
+    const found = this.#found.get(authority)
+    if (found && found.scheme === scheme) return found.route
+    const route = this.#search(authority, scheme)
+    if (!route) return undefined
+    if (this.#found.size >= FOUND_MAX) this.#found.clear()
+    this.#found.set(authority, { scheme, route })
+    return route
+  }
+
+  #search(authority: string, scheme: string): Route | undefined {
     const parsed = hostAndPort(authority)
     if (!parsed) return undefined
     const { host } = parsed

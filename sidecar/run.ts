@@ -1,21 +1,20 @@
 /** The sidecar as a process: what it does with signals, and with errors that nothing else caught. */
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Sdk } from '../otel/register.ts'
-import type { App } from './app.ts'
 import { collectAtRest } from './collect-at-rest.ts'
 import type { Config } from './config.ts'
 import { createLogger, type Logger } from './log.ts'
-import { Metrics } from './telemetry/metrics.ts'
-import { VERSION } from './version.ts'
+import { StartError, start } from './start.ts'
+import { onStopSignal } from './stop-signals.ts'
 
 /** A SIGINT that comes so soon after the first is the same one, in ms. */
 const SAME_SIGINT_MS = 500
-/** For what is left of traces and metrics, when all else has stopped, in ms. */
-const LAST_EXPORT_MS = 1500
 
+/** A sidecar that runs: in this process, or in several. */
 interface Running {
-  app: App
-  sdk: Sdk | undefined
+  /** Resolves when all calls have been answered and all connections are closed. */
+  drain(): Promise<void>
+  /** Resets what is still open, and stops. */
+  close(): Promise<void>
 }
 
 /**
@@ -24,41 +23,47 @@ interface Running {
  * @param warnings about the configuration, to be logged
  */
 export async function run(config: Config, warnings: readonly string[]): Promise<void> {
-  const log = createLogger(config.logLevel)
-  for (const warning of [...warnings, ...runtimeDoubts(process.versions)]) log.warn(warning)
+  const worker = config.workers > 1 ? await workerHere() : null
+  const log = createLogger(config.logLevel, worker)
   process.on('uncaughtException', (error: unknown) => {
     log.error({ err: error }, 'the sidecar failed and stops')
     process.exit(1)
   })
-  const starting = start(config, log)
-  stopOnSignal(starting, config.drainMs, log)
+  if (worker) {
+    const { runWorker } = await import('./workers/worker.ts')
+    return runWorker(config, log)
+  }
+  for (const warning of [...warnings, ...runtimeDoubts(process.versions)]) log.warn(warning)
+  const starting = config.workers > 1 ? startWorkers(config, log) : startHere(config, log)
+  const isStopping = stopOnSignal(starting, config.drainMs, log)
   try {
-    const { app } = await starting
-    collectAtRest(() => app.quietMs())
+    await starting
   } catch (error) {
-    const why = listenMistake(error as NodeJS.ErrnoException, config)
-    if (why === undefined) throw error
-    log.error(why)
+    // Ctrl-C at a terminal ends workers that are still being loaded, too.
+    if (isStopping()) process.exit(0)
+    if (!(error instanceof StartError)) throw error
+    log.error(error.message)
     process.exit(1)
   }
 }
 
-async function start(config: Config, log: Logger): Promise<Running> {
-  const metrics = new Metrics()
-  const sdk = await startSdk(config, log, metrics)
-  // Not before: the SDK has to be there when ioredis is imported.
-  const { startApp } = await import('./app.ts')
-  if (!sdk) return { app: await startApp(config, log, metrics), sdk }
-  const to = config.otel.traces ?? config.otel.metrics
-  const host = to?.exporter === 'otlp' ? to.endpoint : to?.exporter
-  return { app: await startApp(config, log, metrics, { ...sdk, host }), sdk }
+/** Which of WORKERS this process is; null: it is the first one, which starts the others. */
+async function workerHere(): Promise<{ worker: number } | null> {
+  const { default: cluster } = await import('node:cluster')
+  return cluster.worker ? { worker: cluster.worker.id } : null
 }
 
-/** OpenTelemetry's SDK, which is not even loaded where nothing is exported. */
-async function startSdk({ name, otel }: Config, log: Logger, metrics: Metrics): Promise<Sdk | undefined> {
-  if (!otel.traces && !otel.metrics) return undefined
-  const { startSdk } = await import('../otel/register.ts')
-  return startSdk({ name, version: VERSION, log, families: () => metrics.families() })
+async function startHere(config: Config, log: Logger): Promise<Running> {
+  const { app, close } = await start(config, log)
+  collectAtRest(() => app.quietMs())
+  return { drain: () => app.drain(), close }
+}
+
+async function startWorkers(config: Config, log: Logger): Promise<Running> {
+  const { Workers } = await import('./workers/workers.ts')
+  const workers = new Workers(config, log)
+  await workers.start()
+  return workers
 }
 
 /** What this Node cannot do as it should. */
@@ -70,7 +75,8 @@ export function runtimeDoubts({ node, uv }: { node: string; uv: string }): strin
   return [`Node ${node} ${what}: use 24.16 or newer`]
 }
 
-function stopOnSignal(starting: Promise<Running>, drainMs: number, log: Logger): void {
+/** @returns whether a signal has come */
+function stopOnSignal(starting: Promise<Running>, drainMs: number, log: Logger): () => boolean {
   let stoppedAtMs = Number.NEGATIVE_INFINITY
   let running: Running | undefined
   const stop = async (signal: NodeJS.Signals) => {
@@ -78,37 +84,20 @@ function stopOnSignal(starting: Promise<Running>, drainMs: number, log: Logger):
     if (signal === 'SIGINT' && performance.now() - stoppedAtMs < SAME_SIGINT_MS) return
     if (stoppedAtMs > Number.NEGATIVE_INFINITY) {
       // What is open is reset at once: what the system does with it could pass for the end of an answer.
-      void running?.app.close()
+      void running?.close()
       process.exit(1)
     }
     stoppedAtMs = performance.now()
     running = await starting
-    const { app, sdk } = running
     log.info({ signal }, 'draining')
-    const drained = app.drain().then(() => true)
+    const drained = running.drain().then(() => true)
     if (!(await Promise.race([drained, delay(drainMs, false)]))) {
       log.warn('DRAIN_SECONDS are over: requests that are still open are reset')
     }
-    await app.close()
-    await sdk?.shutdown(LAST_EXPORT_MS)
+    await running.close()
     log.info('stopped')
     process.exit(0)
   }
-  // In place of what they did before.
-  for (const signal of ['SIGTERM', 'SIGINT']) process.removeAllListeners(signal).on(signal, stop)
-}
-
-/** Which variable is to blame when a port cannot be listened on; undefined for other errors. */
-function listenMistake(
-  { syscall, code, port }: NodeJS.ErrnoException & { port?: number },
-  config: Config,
-): string | undefined {
-  if (syscall === 'getaddrinfo')
-    return `ADMIN_HOST: has no address that is known here (${code}); 127.0.0.1 is the usual one`
-  if (syscall !== 'listen') return undefined
-  if (code === 'EADDRNOTAVAIL') return `ADMIN_HOST: must be an address of this machine (${code})`
-  const ports = { PORT: config.port, OUTBOUND_PORT: config.outboundPort, ADMIN_PORT: config.adminPort }
-  const variable = Object.entries(ports).find(([, configured]) => configured === port)?.[0]
-  const why = code === 'EADDRINUSE' ? 'another process listens there' : 'the system does not allow it'
-  return `${variable}: cannot listen on port ${port}, as ${why} (${code}); set another port, or 0 for a free one`
+  onStopSignal(stop)
+  return () => stoppedAtMs > Number.NEGATIVE_INFINITY
 }

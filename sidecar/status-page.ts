@@ -174,10 +174,11 @@ function peersTable({ peers }: Status): Html {
     'Last failure',
     '#Last OK',
     '#Pairs',
+    '#Tunnels',
     ...(linked ? ['Jaeger'] : []),
   ]
   const rows = peers.map((one) => {
-    const { direction, name, peer, state, lastFailure, lastSuccessSeconds, pairs, tracesUrl } = one
+    const { direction, name, peer, state, lastFailure, lastSuccessSeconds, pairs, tunnels, tracesUrl } = one
     const place = name === undefined || name === peer ? EMPTY : html`<small>${bidi(peer)}</small>`
     const failed = one.failures.map(
       ({ code, count: times }) => html`<span class="code">${count(times)} × ${code}</span> `,
@@ -194,6 +195,7 @@ function peersTable({ peers }: Status): Html {
       lastFailure ? `${ago(lastFailure.secondsAgo)} ago: ${lastFailure.code}` : NONE,
       lastSuccessSeconds === undefined ? NONE : `${ago(lastSuccessSeconds)} ago`,
       pairs === undefined ? '?' : count(pairs),
+      tunnels === 0 ? NONE : count(tunnels),
       ...link,
     ])
   })

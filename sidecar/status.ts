@@ -1,4 +1,5 @@
 /** What a sidecar tells of itself to whoever is on call: the status page shows it, and GET /status gives it as JSON. */
+import type { Config } from './config.ts'
 import type { PairSummary } from './pair/store.ts'
 import { serviceName } from './telemetry/call-record.ts'
 import type { Direction } from './telemetry/metrics.ts'
@@ -7,8 +8,10 @@ import {
   OTHER,
   type PeerFigures,
   type RecentSnapshot,
+  type RecentTally,
   type RejectFigures,
 } from './telemetry/recent.ts'
+import { VERSION } from './version.ts'
 
 /** What does not change while it runs. */
 export interface About {
@@ -48,6 +51,8 @@ export interface PeerStatus extends PeerFigures {
   state: PeerState
   /** undefined: not known, as the store is away */
   pairs: number | undefined
+  /** that are open: without any, its calls are messages */
+  tunnels: number
   /** its traces in Jaeger */
   tracesUrl: string | undefined
 }
@@ -70,18 +75,42 @@ export interface Status extends Omit<About, 'jaeger'> {
   rejects: RejectFigures[]
 }
 
+/** How many tunnels are open with each peer that has some: an initiator knows it by its base URL, a responder by name. */
+export type OpenTunnels = Record<PairSummary['role'], ReadonlyMap<string, number>>
+
+/** What a sidecar knows of itself, in one process or in several. May be cloned. */
+export interface Standing extends Pick<Status, 'notReady' | 'degraded' | 'storeTrouble' | 'collector'> {
+  /** of each of its processes */
+  recent: RecentTally[]
+  /** what peers call themselves, where that is known, by the base URL of their sidecars */
+  names: ReadonlyMap<string, string>
+  tunnels: OpenTunnels
+}
+
 /** What is known at one moment. */
 export interface Moment extends Pick<Status, 'atMs' | 'listening' | 'notReady' | 'degraded'> {
   storeTrouble: string | undefined
   collector: Collector
   recent: RecentSnapshot
   pairs: PairSummary[] | undefined
+  tunnels: OpenTunnels
   /** what the peer with this base URL calls itself, where that is known */
   peerName(url: string): string | undefined
 }
 
+/** What a sidecar with this configuration is that starts now. */
+export function aboutOf({ name, redis, jaegerUiUrl }: Pick<Config, 'name' | 'redis' | 'jaegerUiUrl'>): About {
+  return {
+    name,
+    version: VERSION,
+    startedAtMs: Date.now(),
+    store: redis ? 'redis' : 'memory',
+    jaeger: jaegerUiUrl === undefined ? undefined : { url: jaegerUiUrl, service: serviceName(name) },
+  }
+}
+
 export function statusOf({ jaeger, ...about }: About, moment: Moment): Status {
-  const { recent, peerName, ...told } = moment
+  const { recent, peerName, tunnels, ...told } = moment
   const counts = countPairs(moment.pairs ?? [])
   const peers = [...recent.peers, ...unused(recent.peers, counts)].map((figures) => {
     const { direction, peer } = figures
@@ -91,6 +120,7 @@ export function statusOf({ jaeger, ...about }: About, moment: Moment): Status {
       name,
       state: stateOf(figures),
       pairs: moment.pairs && (counts[direction].get(peer) ?? 0),
+      tunnels: tunnels[direction === 'outbound' ? 'initiator' : 'responder'].get(peer) ?? 0,
       tracesUrl: jaeger && tracesUrl(jaeger, name),
     }
   })

@@ -117,6 +117,11 @@ export const VARIABLES = {
     'outside',
     'outside lets the network see traceparent, so that the proxies of a mesh can join the trace; inside hides it in the message; traces and metrics are exported once OTEL_EXPORTER_OTLP_ENDPOINT is set, and all standard OTEL_ variables count',
   ),
+  CARRIAGE: variable(
+    'carriage',
+    'auto',
+    'how calls go to peers: message seals each by itself, and any replica may take it; tunnel carries many in one long stream, at a fraction of the CPU; auto is message for peers that get few calls, and tunnel for those that get 100 a second',
+  ),
   JAEGER_UI_URL: variable(
     'baseUrl',
     null,
@@ -148,6 +153,11 @@ export const VARIABLES = {
     'of the body of one request; beyond it status 413; unset: no limit',
   ),
   DRAIN_SECONDS: variable('seconds', '30', 'time for open requests to finish after SIGTERM'),
+  WORKERS: variable(
+    'workers',
+    '1',
+    'processes that share the ports and the pairs: one for each core that calls should use; each takes the memory of a sidecar',
+  ),
 } as const
 
 /** What each variable means; undefined: it is not set, and has no default. */

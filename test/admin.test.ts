@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import http from 'node:http'
 import os from 'node:os'
-import type { PairSummary } from '../sidecar/pair/store.ts'
+import type { ListedPair } from '../sidecar/admin.ts'
 import type { Status } from '../sidecar/status.ts'
 import { type CallAnswer, call, once } from './support/call.ts'
 import { type Pair, type Sidecar, startPair, startSidecar, unusedPort } from './support/sidecars.ts'
@@ -30,7 +30,7 @@ function ask(sidecar: Sidecar, method: string, path: string, host = 'localhost')
   return call(sidecar.port('admin'), { method, path, headers: ['host', host] })
 }
 
-async function pairsOf(sidecar: Sidecar): Promise<PairSummary[]> {
+async function pairsOf(sidecar: Sidecar): Promise<ListedPair[]> {
   return JSON.parse((await ask(sidecar, 'GET', '/pairs')).text)
 }
 
@@ -70,11 +70,40 @@ test('it has nothing else', async () => {
 test('it lists the pairs of both roles, without keys', async () => {
   await call(pair.orders.port('outbound'))
   const [initiated] = await pairsOf(pair.orders)
-  assert.deepEqual(Object.keys(initiated!).sort(), ['ageMs', 'block', 'messages', 'peer', 'role', 'secret'])
+  assert.deepEqual(Object.keys(initiated!).sort(), [
+    'ageMs',
+    'block',
+    'messages',
+    'peer',
+    'role',
+    'secret',
+    'tunnels',
+  ])
   assert.deepEqual([initiated!.role, initiated!.peer], ['initiator', pair.billing.url])
   const [responded] = await pairsOf(pair.billing)
   assert.deepEqual([responded!.role, responded!.peer, responded!.messages], ['responder', 'orders', 1])
 })
+
+for (const [carriage, count] of [
+  ['message', 0],
+  ['tunnel', 1],
+] as const) {
+  test(`with CARRIAGE=${carriage} it tells of ${count} tunnels with the peer, on both sides`, async () => {
+    const both = await startPair((_request, response) => response.end('done'), {
+      orders: { CARRIAGE: carriage },
+    })
+    await call(both.orders.port('outbound'))
+    for (const sidecar of [both.orders, both.billing]) {
+      const pairs = await pairsOf(sidecar)
+      const { peers }: Status = JSON.parse((await ask(sidecar, 'GET', '/status')).text)
+      assert.deepEqual(
+        [pairs.map(({ tunnels }) => tunnels), peers.map(({ tunnels }) => tunnels)],
+        [[count], [count]],
+      )
+    }
+    await both.close()
+  })
+}
 
 test('it forgets the pairs with a peer, as initiator and as responder, and the next call heals that', async () => {
   for (const [sidecar, peer] of [

@@ -37,7 +37,11 @@ test.before(async () => {
   app.server.on('request', ({ headers }) => runs.push(headers['x-id'] as string))
   billing = await startSidecar({ NAME: 'billing', UPSTREAM: `http://127.0.0.1:${app.port}` })
   proxy = await startHttp1Proxy(billing.port('inbound'))
-  behindProxy = await startSidecar({ NAME: 'orders', PEERS: `billing=http://127.0.0.1:${proxy.port}` })
+  behindProxy = await startSidecar({
+    NAME: 'orders',
+    PEERS: `billing=http://127.0.0.1:${proxy.port}`,
+    CARRIAGE: 'message',
+  })
   port = behindProxy.port('outbound')
 })
 
@@ -175,6 +179,7 @@ test('TLS between sidecars: HTTP/2 where the other end offers it, and HTTP/1.1 w
         NAME: 'orders',
         PEERS: `billing=https://${host}:${tap.port}`,
         CA_FILE: caFile,
+        ...(protocol === 'http/1.1' && { CARRIAGE: 'message' }),
       })
       app.handler = echo
       const duplex = begin(orders.port('outbound'), { method: 'POST' })
@@ -243,7 +248,11 @@ for (const version of ['HTTP/2', 'HTTP/1.1']) {
   /** Runs a body with a tap in front of billing, through which the sidecars speak this version. */
   const throughTap = async (body: (tap: Tap, outbound: number) => Promise<void>) => {
     const tap = await startTap(version === 'HTTP/2' ? billing.port('inbound') : proxy.port)
-    const orders = await startSidecar({ NAME: 'orders', PEERS: `billing=http://127.0.0.1:${tap.port}` })
+    const orders = await startSidecar({
+      NAME: 'orders',
+      PEERS: `billing=http://127.0.0.1:${tap.port}`,
+      ...(version === 'HTTP/1.1' && { CARRIAGE: 'message' }),
+    })
     try {
       app.handler = done
       assert.equal((await makeCall('HTTP/1.1', orders.port('outbound'))).text, 'done')

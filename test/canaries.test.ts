@@ -8,6 +8,7 @@ import { startCollector } from './otel/collector.ts'
 import { beginCall } from './support/app-client.ts'
 import { type AppServer, startAppServer } from './support/app-server.ts'
 import { type CallOptions, call as callPort } from './support/call.ts'
+import { carriage } from './support/carriage.ts'
 import { type MeshProxy, startMeshProxy } from './support/mesh-proxy.ts'
 import { pass, startMiddle } from './support/middle.ts'
 import { HEAD, post, TestPeer } from './support/peer.ts'
@@ -46,6 +47,9 @@ const CALL = {
   trailers: [['x-canary-trailer', 'canary-trailer-value']] as [string, string][],
 }
 
+/** For what can be seen, or put, in messages alone. */
+const BY_MESSAGE = { CARRIAGE: 'message' } as const
+
 /** What a field of a trace context may hold instead. */
 const HOSTILE: Record<string, string>[] = [
   { traceparent: 'canary' },
@@ -70,8 +74,14 @@ interface World {
   fails(changes?: CallOptions): Promise<void>
 }
 
-/** Runs a body with two sidecars that tell all they can; everything that they told, as text and as bytes. */
-async function told(body: (world: World) => Promise<void>): Promise<Buffer> {
+/**
+ * Runs a body with two sidecars that tell all they can; everything that they told, as text and as bytes.
+ * @param env of the calling one
+ */
+async function told(
+  body: (world: World) => Promise<void>,
+  env: { CARRIAGE?: 'message' } = {},
+): Promise<Buffer> {
   const spans = keepSpans()
   const app = await startAppServer()
   const billingPort = await unusedPort()
@@ -81,7 +91,10 @@ async function told(body: (world: World) => Promise<void>): Promise<Buffer> {
     { ...common, NAME: 'billing', PORT: billingPort, HEADERS, UPSTREAM: `http://127.0.0.1:${app.port}` },
     spans.tracing('billing-mte'),
   )
-  const PEERS = `billing=${mesh.url},down=http://127.0.0.1:${await unusedPort()}`
+  // It speaks HTTP/1.1, over which there are no tunnels.
+  const { CARRIAGE = carriage } = env
+  const url = CARRIAGE === 'message' ? mesh.url : `http://127.0.0.1:${billingPort}`
+  const PEERS = `billing=${url},down=http://127.0.0.1:${await unusedPort()}`
   const orders = await startSidecar(
     {
       ...common,
@@ -90,6 +103,7 @@ async function told(body: (world: World) => Promise<void>): Promise<Buffer> {
       PEERS,
       MAX_BODY_BYTES: 100_000,
       JAEGER_UI_URL: 'http://jaeger.example',
+      ...env,
     },
     spans.tracing('orders-mte'),
   )
@@ -264,7 +278,7 @@ test('of what somebody on the path puts in the place of contexts nothing is told
       await mesh.close()
     }
     assert.equal(orders.lines.filter(({ msg }) => msg === 'paired').length, HOSTILE.length)
-  })
+  }, BY_MESSAGE)
   hasNone(all, PLANTED)
 })
 
@@ -281,7 +295,7 @@ test('of what somebody on the path answers in the place of a peer nothing is tol
       assert.ok(middle.messages.length > 0 && middle.pairings.length > 0)
       await middle.close()
     }
-  })
+  }, BY_MESSAGE)
   hasNone(all, PLANTED)
 })
 
@@ -311,7 +325,7 @@ test('no id of a pair is told in whole', async () => {
     pairIds = messages.map(({ request }) =>
       Buffer.concat(request).subarray(PAIR_ID_AT, PAIR_ID_AT + PAIR_ID_BYTES),
     )
-  })
+  }, BY_MESSAGE)
   assert.equal(pairIds.length, 3)
   for (const id of pairIds) {
     assert.ok(!all.includes(id))

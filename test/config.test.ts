@@ -84,6 +84,7 @@ test('the defaults are those that are documented, and hold no secret', () => {
     adminHost: '127.0.0.1',
     accessLog: false,
     traceContext: 'outside',
+    carriage: 'auto',
     jaegerUiUrl: undefined,
     otel: { traces: undefined, metrics: undefined, mistakes: [] },
     logLevel: 'info',
@@ -97,6 +98,7 @@ test('the defaults are those that are documented, and hold no secret', () => {
     maxHeaderBytes: 65_536,
     maxBodyBytes: Number.POSITIVE_INFINITY,
     drainMs: 30_000,
+    workers: 1,
   })
   assert.deepEqual(warnings, [])
 })
@@ -281,6 +283,13 @@ test('no two ports are the same, unless each is any free one', () => {
   assert.equal(loadConfig({ ...needed, OUTBOUND_PORT: 'off' }).config.outboundPort, 'off')
 })
 
+test('the number of processes is a whole one from 1 to 64', () => {
+  for (const workers of [1, 2, 64])
+    assert.equal(loadConfig({ ...needed, WORKERS: String(workers) }).config.workers, workers)
+  for (const WORKERS of ['0', '65', '-1', '1.5', '2x', ' 2', 'all', '1e1'])
+    assert.deepEqual(mistakesOf({ WORKERS }), ['WORKERS: must be a whole number of processes, from 1 to 64'])
+})
+
 test('an upstream that is the sidecar itself is told', () => {
   assert.match(
     mistakesOf({ UPSTREAM: 'http://localhost:8080' })[0]!,
@@ -437,12 +446,30 @@ test('the ordinary variables of shells, containers, pods and other tools are not
 })
 
 test('mistakes in the variables of OpenTelemetry are told with the others', () => {
-  const env = { ...needed, PORT: 'x', TRACE_CONTEXT: 'hidden', OTEL_EXPORTER_OTLP_ENDPOINT: 'collector:4318' }
+  const env = {
+    ...needed,
+    PORT: 'x',
+    TRACE_CONTEXT: 'hidden',
+    CARRIAGE: 'pigeon',
+    OTEL_EXPORTER_OTLP_ENDPOINT: 'collector:4318',
+  }
   assert.throws(() => loadConfig(env), {
     mistakes: [
       'PORT: must be a port from 0 to 65535',
       'TRACE_CONTEXT: must be outside or inside',
+      'CARRIAGE: must be auto, message or tunnel',
       'OTEL_EXPORTER_OTLP_ENDPOINT: must begin with http:// or https://',
+    ],
+  })
+})
+
+test('tunnels have no room for larger heads', () => {
+  const larger = { ...needed, MAX_HEADER_BYTES: '65537' }
+  assert.equal(loadConfig({ ...larger, CARRIAGE: 'auto' }).config.carriage, 'auto')
+  assert.equal(loadConfig({ ...needed, CARRIAGE: 'tunnel' }).config.carriage, 'tunnel')
+  assert.throws(() => loadConfig({ ...larger, CARRIAGE: 'tunnel' }), {
+    mistakes: [
+      'CARRIAGE: must not be tunnel where MAX_HEADER_BYTES is more than 65536: such heads go as messages',
     ],
   })
 })

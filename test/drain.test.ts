@@ -6,6 +6,7 @@ import net from 'node:net'
 import { APP_PROTOCOLS, beginCall, makeCall } from './support/app-client.ts'
 import { type AppServer, startAppServer } from './support/app-server.ts'
 import { type CallAnswer, call } from './support/call.ts'
+import { by } from './support/carriage.ts'
 import { closeListeners, RawClient } from './support/listener.ts'
 import { type SidecarProcess, startProcess } from './support/process.ts'
 import { listen, SECRET, unusedPort } from './support/sidecars.ts'
@@ -74,6 +75,15 @@ async function draining(sidecar: SidecarProcess): Promise<void> {
   }
 }
 
+/** A sidecar that drains takes messages as before, and no call by a tunnel any more. */
+async function answeredWhileDraining(orders: SidecarProcess): Promise<void> {
+  const { text, code } = await makeCall('HTTP/1.1', orders.ports.outbound!)
+  by({
+    message: () => assert.equal(text, 'another'),
+    tunnel: () => assert.equal(code, 'peer-unreachable'),
+  })()
+}
+
 test('drain waits for open calls, answers those that still come, and leaves a sidecar that works', async () => {
   const { orders, billing } = await startPair()
   const reached = app.next()
@@ -85,14 +95,14 @@ test('drain waits for open calls, answers those that still come, and leaves a si
   })
   await draining(billing)
   app.handler = (_request, response) => response.end('another')
-  assert.equal((await makeCall('HTTP/1.1', orders.ports.outbound!)).text, 'another')
+  await answeredWhileDraining(orders)
   assert.equal(over, false)
   response.end('done')
   assert.equal((await open.whole()).text, 'done')
   const { status, stdout, stderr } = await drain
   assert.deepEqual([status, stderr], [0, ''])
   assert.match(stdout, /^The sidecar drains\. After \d+\.\d s no call is open at its inbound port\.\n$/)
-  assert.equal((await makeCall('HTTP/1.1', orders.ports.outbound!)).text, 'another')
+  await answeredWhileDraining(orders)
   assert.equal(await billing.stop(), 0)
   const lines = billing.log.map((line) => JSON.parse(line)).filter(({ msg }) => /drain|stop/.test(msg))
   assert.deepEqual(

@@ -43,7 +43,8 @@ async function between(version: HttpVersion, body: (parts: Parts) => Promise<voi
     })
   const billing = await startBilling(0)
   const middle = await startMiddle(billing.port('inbound'), version)
-  const startOrders = () => startSidecar({ NAME: 'orders', PEERS: `billing=${middle.url}` })
+  const startOrders = () =>
+    startSidecar({ NAME: 'orders', PEERS: `billing=${middle.url}`, CARRIAGE: 'message' })
   const parts: Parts = {
     orders: await startOrders(),
     billing,

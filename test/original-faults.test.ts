@@ -9,6 +9,7 @@ import { initiate } from '../sidecar/pair/handshake.ts'
 import { echoOf, parseReject } from '../sidecar/pair/reject.ts'
 import { meshSecret } from '../sidecar/pair/secrets.ts'
 import { call, once } from './support/call.ts'
+import { by } from './support/carriage.ts'
 import { startMiddle } from './support/middle.ts'
 import { post } from './support/peer.ts'
 import { startRecorder } from './support/recorder.ts'
@@ -75,7 +76,11 @@ test('2: method, status, path, cookies and every other header are inside', async
   })
   const billing = await startSidecar({ NAME: 'billing', UPSTREAM: `http://127.0.0.1:${app.port}` })
   const middle = await startMiddle(billing.port('inbound'))
-  const orders = await startSidecar({ NAME: 'orders', PEERS: `billing=${middle.url}` })
+  const orders = await startSidecar({
+    NAME: 'orders',
+    PEERS: `billing=${middle.url}`,
+    CARRIAGE: 'message',
+  })
   const outside: unknown[] = []
   middle.onMessage = async ({ forward, ...request }) => {
     const answer = await forward()
@@ -229,7 +234,8 @@ test('10: a sidecar asks nobody for a licence and reports to nobody: it connects
   const orders = await startSidecar({ NAME: 'orders', PEERS: `billing=${billing.url}` })
   assert.deepEqual(remotes, [])
   assert.equal((await call(orders.port('outbound'))).text, 'done')
-  assert.deepEqual(await Promise.all(remotes), [orders.port('outbound'), billing.port('inbound'), app.port])
+  const toBilling = Array(by({ message: 1, tunnel: 2 })).fill(billing.port('inbound'))
+  assert.deepEqual(await Promise.all(remotes), [orders.port('outbound'), ...toBilling, app.port])
   diagnostics.unsubscribe('net.client.socket', onSocket)
   for (const part of [orders, billing, app]) await part.close()
 })

@@ -5,10 +5,12 @@ import type { Socket } from 'node:net'
 import { type Body, WholeBody } from '../sidecar/call.ts'
 import { Cors } from '../sidecar/cors.ts'
 import { SendError } from '../sidecar/http/send-error.ts'
-import { Outbound, type SendTo } from '../sidecar/outbound.ts'
+import type { SendTo } from '../sidecar/message-carriage.ts'
+import { Outbound } from '../sidecar/outbound.ts'
 import { OutboundToken } from '../sidecar/outbound-token.ts'
 import type { Pairs } from '../sidecar/pair/pairs.ts'
 import { Routes } from '../sidecar/routes.ts'
+import { Tunnels } from '../sidecar/tunnel/tunnels.ts'
 import { HEAD_BYTES_MAX, MESSAGE } from './support/messages.ts'
 import { readAll } from './support/pieces.ts'
 import { FedBody, TestCaller } from './support/sending.ts'
@@ -26,6 +28,13 @@ async function posted(body: Body, toPeer: SendTo, caller = new TestCaller()) {
     pairs: { begin: async () => MESSAGE, readReject: () => undefined } as unknown as Pairs,
     telemetry: testTelemetry(),
     toPeer,
+    tunnels: new Tunnels({
+      carriage: 'message',
+      open: () => assert.fail(),
+      onFailure() {},
+      delay: () => assert.fail(),
+      clockMs: () => 0,
+    }),
     toPlain: () => assert.fail('nothing is sent in plain'),
     token: new OutboundToken([]),
     cors: new Cors({ origins: [], methods: [], allowedHeaders: undefined }),

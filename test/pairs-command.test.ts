@@ -5,6 +5,7 @@ import { once } from 'node:events'
 import net from 'node:net'
 import path from 'node:path'
 import { call } from './support/call.ts'
+import { by } from './support/carriage.ts'
 import {
   listen,
   type Pair,
@@ -70,16 +71,21 @@ test('with no pairs it says so', async () => {
 
 test('it prints a line for each pair, and as JSON what the sidecar says', async () => {
   await callBilling()
+  const tunnels = by({ message: 0, tunnel: 1 })
   const { status, stdout, stderr } = await orders()
   assert.deepEqual([status, stderr], [0, ''])
   const [head, line, ...rest] = stdout.split('\n')
-  assert.match(head!, /^PEER +ROLE +SECRET +AGE +MESSAGES +BLOCK$/)
-  assert.match(line!, new RegExp(`^${pair.billing.url}  initiator  current  [0-9]+ s +[0-9]+ +[0-9]+$`))
+  assert.match(head!, /^PEER +ROLE +SECRET +AGE +MESSAGES +BLOCK +TUNNELS$/)
+  assert.match(
+    line!,
+    new RegExp(`^${pair.billing.url}  initiator  current  [0-9]+ s +[0-9]+ +[0-9]+ +${tunnels}$`),
+  )
   assert.equal(head!.indexOf('ROLE'), line!.indexOf('initiator'))
   assert.deepEqual(rest, [''])
   const [{ ageMs, ...others }, ...more] = JSON.parse((await billing('--json')).stdout)
   assert.ok(ageMs >= 0)
-  assert.deepEqual(others, { role: 'responder', peer: 'orders', secret: 'current', block: 0, messages: 1 })
+  const responded = { role: 'responder', peer: 'orders', secret: 'current', block: 0, messages: 1, tunnels }
+  assert.deepEqual(others, responded)
   assert.deepEqual(more, [])
 })
 
@@ -92,21 +98,21 @@ test('ages are in the unit that says enough', async () => {
     [3_600_000, '1 h'],
     [10_000_000, '2 h'],
   ]
-  const rest = { role: 'initiator', peer: 'http://p', secret: 'previous', block: 7, messages: 8 }
+  const rest = { role: 'initiator', peer: 'http://p', secret: 'previous', block: 7, messages: 8, tunnels: 9 }
   const list = ages.map(([ageMs]) => ({ ...rest, ageMs }))
   const server = await startAnswering(200, JSON.stringify(list))
   const [, ...lines] = (await pairs(server.port)).stdout.trimEnd().split('\n')
   await server.close()
   assert.deepEqual(
     lines.map((line) => line.split(/ {2,}/)),
-    ages.map(([, told]) => ['http://p', 'initiator', 'previous', told, '8', '7']),
+    ages.map(([, told]) => ['http://p', 'initiator', 'previous', told, '8', '7', '9']),
   )
 })
 
 test('a name that would move the terminal is escaped, and is no other JSON', async () => {
   const peer = 'bad\u001b[2J\u009b\u202e\n\u{e0001}name'
   const escaped = 'bad\\u001b[2J\\u009b\\u202e\\u000a\\udb40\\udc01name'
-  const list = [{ role: 'responder', peer, secret: 'current', ageMs: 0, block: 0, messages: 1 }]
+  const list = [{ role: 'responder', peer, secret: 'current', ageMs: 0, block: 0, messages: 1, tunnels: 0 }]
   const server = await startAnswering(200, JSON.stringify(list))
   const [table, json, dropped] = await Promise.all([
     pairs(server.port),
@@ -114,7 +120,7 @@ test('a name that would move the terminal is escaped, and is no other JSON', asy
     pairs(server.port, 'drop', peer),
   ])
   await server.close()
-  assert.equal(table.stdout.split('\n')[1], `${escaped}  responder  current  0 s  1         0`)
+  assert.equal(table.stdout.split('\n')[1], `${escaped}  responder  current  0 s  1         0      0`)
   assert.ok(!/[^\x20-\x7e\n]/.test(json.stdout), json.stdout)
   assert.deepEqual(JSON.parse(json.stdout), list)
   // It answers with a list here, too.

@@ -22,16 +22,20 @@ const IN_TIME_MS = 4000
 
 let app: Recorder
 let orders: Sidecar
+/** one that sends no call by a tunnel */
+let byMessage: Sidecar
 let secret: MeshSecret
 
 test.before(async () => {
   app = await startRecorder('done')
   orders = await startSidecar({ NAME: 'orders', ...TIMEOUTS })
+  byMessage = await startSidecar({ NAME: 'orders', ...TIMEOUTS, CARRIAGE: 'message' })
   secret = await meshSecret(SECRET, 'billing')
 })
 
 test.after(async () => {
   await orders.close()
+  await byMessage.close()
   await app.close()
 })
 
@@ -41,8 +45,8 @@ async function startBilling(port: number, env: Record<string, string> = {}): Pro
   return startSidecar({ NAME: 'billing', UPSTREAM: `http://127.0.0.1:${app.port}`, PORT, ...env })
 }
 
-function callTo(port: number, method = 'POST'): Promise<CallAnswer> {
-  return call(orders.port('outbound'), {
+function callTo(port: number, method = 'POST', from = orders): Promise<CallAnswer> {
+  return call(from.port('outbound'), {
     method,
     headers: { 'x-mte-upstream': `http://127.0.0.1:${port}` },
     body: 'x',
@@ -73,10 +77,10 @@ const REFUSED: Omit<Told, 'detail'> = {
 }
 
 /** Asserts that a call gets this, in time, and nothing runs. */
-async function tells(port: number, told: Told): Promise<void> {
+async function tells(port: number, told: Told, from = orders): Promise<void> {
   const before = app.seen.length
   const beganMs = performance.now()
-  const answer = await callTo(port)
+  const answer = await callTo(port, 'POST', from)
   assert.ok(performance.now() - beganMs < IN_TIME_MS, 'in time')
   assert.deepEqual([answer.status, answer.code], [told.status, told.code], answer.text)
   assert.equal(answer.headers['proxy-status'], `mte-sidecar; error=${told.proxyStatus}`)
@@ -127,18 +131,24 @@ test('a peer that accepts connections and says nothing is given up in time', asy
 })
 
 for (const version of ['HTTP/1.1', 'HTTP/2'] as HttpVersion[]) {
+  const caller = () => (version === 'HTTP/1.1' ? byMessage : orders)
+
   test(`a peer that never answers a pairing over ${version} is given up in time`, async () => {
     const port = await unusedPort()
     const billing = await startBilling(0)
     const middle = await startMiddle(billing.port('inbound'), version)
     middle.onPairing = async () => 'silence'
-    await tells(middle.port, {
-      ...UNREACHABLE,
-      status: 504,
-      detail: /no answer within RESPONSE_TIMEOUT_SECONDS/,
-    })
+    await tells(
+      middle.port,
+      {
+        ...UNREACHABLE,
+        status: 504,
+        detail: /no answer within RESPONSE_TIMEOUT_SECONDS/,
+      },
+      caller(),
+    )
     middle.onPairing = (passing) => passing.forward()
-    assert.equal((await callTo(middle.port)).text, 'done')
+    assert.equal((await callTo(middle.port, 'POST', caller())).text, 'done')
     await middle.close()
     await billing.close()
     await worksAgain(port)
@@ -148,16 +158,20 @@ for (const version of ['HTTP/1.1', 'HTTP/2'] as HttpVersion[]) {
     const billing = await startBilling(0)
     const middle = await startMiddle(billing.port('inbound'), version)
     middle.onMessage = async () => 'silence'
-    await tells(middle.port, {
-      status: 502,
-      code: 'outcome-unknown',
-      proxyStatus: 'connection_terminated',
-      detail: /may or may not have been executed/,
-    })
-    const get = await callTo(middle.port, 'GET')
+    await tells(
+      middle.port,
+      {
+        status: 502,
+        code: 'outcome-unknown',
+        proxyStatus: 'connection_terminated',
+        detail: /may or may not have been executed/,
+      },
+      byMessage,
+    )
+    const get = await callTo(middle.port, 'GET', byMessage)
     assert.deepEqual([get.status, get.code], [504, 'peer-unreachable'])
     middle.onMessage = (passing) => passing.forward()
-    assert.equal((await callTo(middle.port)).text, 'done')
+    assert.equal((await callTo(middle.port, 'POST', byMessage)).text, 'done')
     await middle.close()
     await billing.close()
   })
@@ -166,9 +180,13 @@ for (const version of ['HTTP/1.1', 'HTTP/2'] as HttpVersion[]) {
     const billing = await startBilling(0)
     const middle = await startMiddle(billing.port('inbound'), version)
     middle.onPairing = async () => 'cut'
-    await tells(middle.port, { ...UNREACHABLE, detail: /the connection broke before an answer came/ })
+    await tells(
+      middle.port,
+      { ...UNREACHABLE, detail: /the connection broke before an answer came/ },
+      caller(),
+    )
     middle.onPairing = (passing) => passing.forward()
-    assert.equal((await callTo(middle.port)).text, 'done')
+    assert.equal((await callTo(middle.port, 'POST', caller())).text, 'done')
     await middle.close()
     await billing.close()
   })

@@ -1,8 +1,10 @@
 /**
  * Runs the tests and says what failed; the last line is `N passed, N failed`.
  *
- *     npm test                  types, linter, every *.test.ts, and how much of sidecar/ they covered
+ *     npm test                  types, linter, every *.test.ts, and how much of sidecar/ they covered; those that call
+ *                               through sidecars twice: as messages, and once more by tunnel
  *     npm test -- test/pair     only the *.test.ts files there, and nothing else
+ *     npm test -- --carriage tunnel test/calls.test.ts     with calls between sidecars by tunnel
  *     npm run e2e               every *.e2e.ts: real components and big bodies, one file after the other
  *     npm run e2e -- --kube     those in test/e2e/kube alone: an API server of Kubernetes, which is built first, in minutes
  *     npm run e2e -- --mesh     the one of a mesh alone
@@ -12,7 +14,7 @@
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { globSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import { globSync, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
@@ -28,7 +30,12 @@ const KUBE = 'test/e2e/kube'
 
 process.chdir(path.dirname(import.meta.dirname))
 const { values, positionals } = parseArgs({
-  options: { e2e: { type: 'boolean' }, kube: { type: 'boolean' }, mesh: { type: 'boolean' } },
+  options: {
+    e2e: { type: 'boolean' },
+    kube: { type: 'boolean' },
+    mesh: { type: 'boolean' },
+    carriage: { type: 'string' },
+  },
   allowPositionals: true,
 })
 if (values.mesh) positionals.push('test/e2e/mesh.e2e.ts')
@@ -36,7 +43,9 @@ if (values.kube) positionals.push(KUBE)
 const kind = values.e2e
   ? { suffix: '.e2e.ts', atATime: 1, deadlineMs: 10 * 60_000 }
   : { suffix: '.test.ts', atATime: 2, deadlineMs: 3 * 60_000 }
-const all = !values.e2e && positionals.length === 0
+const all = !values.e2e && !values.carriage && positionals.length === 0
+if (values.carriage && values.carriage !== 'tunnel' && values.carriage !== 'message')
+  throw new Error(`--carriage takes tunnel or message, not "${values.carriage}"`)
 
 const interruption = new AbortController()
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => interruption.abort())
@@ -56,13 +65,25 @@ summarize()
 async function runFiles(env: NodeJS.ProcessEnv): Promise<void> {
   const limits = { deadlineMs: kind.deadlineMs, leaveMs: 5_000, interrupted: interruption.signal }
   const files = (positionals.length > 0 ? positionals : ['test']).flatMap(findFiles)
+  const runs = files.map((file) => ({ file, carriage: values.carriage }))
+  if (all) runs.push(...files.filter(callsThroughSidecars).map((file) => ({ file, carriage: 'tunnel' })))
   const worker = async () => {
-    for (let file = files.shift(); file; file = files.shift()) {
-      if (interruption.signal.aborted) report(failure(file, 'was not run: interrupted'))
-      else report(await runTestFile(file, limits, env))
+    for (let next = runs.shift(); next; next = runs.shift()) {
+      const { file, carriage } = next
+      const name = carriage ? `${file} (by ${carriage})` : file
+      if (interruption.signal.aborted) report(failure(name, 'was not run: interrupted'))
+      else report({ ...(await runTestFile(file, limits, { ...env, TEST_CARRIAGE: carriage })), name })
     }
   }
   await Promise.all(Array.from({ length: kind.atATime }, worker))
+}
+
+/** Is it one of those about a whole sidecar that send calls from one to another? */
+function callsThroughSidecars(file: string): boolean {
+  return (
+    path.dirname(file) === 'test' &&
+    /\.\/support\/(sidecars|process|traced-pair)\.ts'/.test(readFileSync(file, 'utf8'))
+  )
 }
 
 /** Runs `run` so that every process of it records what it covers; the report and the thresholds are c8's. */

@@ -4,9 +4,9 @@ import http from 'node:http'
 import type { Browser, Page } from 'playwright-core'
 import { type About, type Moment, statusOf } from '../sidecar/status.ts'
 import { STATUS_PAGE_FIELDS, statusPage } from '../sidecar/status-page.ts'
-import { Recent, type RecentSnapshot } from '../sidecar/telemetry/recent.ts'
+import { Recent, type RecentSnapshot, snapshotOf } from '../sidecar/telemetry/recent.ts'
 import { call } from './support/call.ts'
-import { open, startChromium } from './support/chromium.ts'
+import { contrasts, open, startChromium } from './support/chromium.ts'
 import {
   type Pair,
   type Server,
@@ -95,6 +95,7 @@ async function serve(): Promise<Server & { url: string; set(change: Partial<Mome
         block: 1000,
         messages: 1_048_576,
       })),
+      tunnels: { initiator: new Map(), responder: new Map([['web', 16]]) },
       peerName: () => undefined,
       ...change,
     }
@@ -131,6 +132,27 @@ test('it follows the calls of both sides, without being loaded again', async () 
   await says(billing.page, '#verdict', /Degraded\s*Calls from orders fail: 500/)
   assert.deepEqual(loads, [0, 0])
   for (const { page } of [orders, billing]) await page.context().close()
+})
+
+test('it tells how many tunnels there are with each peer, until they have ended', async () => {
+  const tunnelling = await startPair((_request, response) => response.end('done'), {
+    orders: { CARRIAGE: 'tunnel' },
+  })
+  await call(tunnelling.orders.port('outbound'))
+  for (const [sidecar, pair] of [
+    [tunnelling.orders, tunnelling.billing.url],
+    [tunnelling.billing, 'orders'],
+  ] as const) {
+    const { page } = await open(browser, urlOf(sidecar))
+    const cell = '#peers td[data-column=Tunnels]'
+    await says(page, cell, /^1$/)
+    const path = `/pairs?peer=${encodeURIComponent(pair)}`
+    await call(sidecar.port('admin'), { method: 'DELETE', path, headers: ['host', 'localhost'] })
+    await says(page, cell, /^–$/)
+    await page.context().close()
+    await call(tunnelling.orders.port('outbound'))
+  }
+  await tunnelling.close()
 })
 
 test('it asks for nothing from elsewhere, and keeps to its Content-Security-Policy', async () => {
@@ -223,7 +245,7 @@ function recentOf(calls: Record<string, string[]>): RecentSnapshot {
   for (const [peer, errors] of Object.entries(calls))
     for (const error of errors)
       recent.served({ direction: 'inbound', peer, method: 'GET', status: 200, error }, 0.0123)
-  return recent.snapshot()
+  return snapshotOf([recent.tally()])
 }
 
 test('what is selected stays selected, and a state that is the same is not announced again', async () => {
@@ -304,13 +326,16 @@ test('it says what is degraded, and why it is not ready', async () => {
   await away.close()
 })
 
+/** From here on peers are rows of a table, in pixels. */
+const TABLE_WIDTH = 1152
+
 test('it fits a phone of 320 pixels, and a wide screen', async () => {
   const server = await serve()
   const trouble = `Redis at rediss://${'redis.'.repeat(40)}example:6379: no answer`
   for (const change of [{}, { degraded: [trouble], storeTrouble: trouble, pairs: undefined }]) {
     server.set(change)
     const { page } = await open(browser, server.url)
-    for (const width of [320, 360, 768, 960, 1280, 1920]) {
+    for (const width of [320, 360, 768, 960, TABLE_WIDTH, 1280, 1920]) {
       await page.setViewportSize({ width, height: 640 })
       const { scrollWidth, clientWidth } = await page
         .locator(':root')
@@ -319,6 +344,27 @@ test('it fits a phone of 320 pixels, and a wide screen', async () => {
     }
     await page.context().close()
   }
+  await server.close()
+})
+
+test('where peers are a table, the heads of all columns and the links are one line each', async () => {
+  const server = await serve()
+  const { page } = await open(browser, server.url, { viewport: { width: TABLE_WIDTH, height: 640 } })
+  const broken = (): Promise<string[]> =>
+    page.locator('body').evaluate((body) =>
+      [...body.querySelectorAll('#peers thead th, #peers a')]
+        .filter((element) => {
+          const range = body.ownerDocument.createRange()
+          range.selectNodeContents(element.firstChild)
+          return range.getClientRects().length > 1
+        })
+        .map(({ textContent }) => textContent),
+    )
+  assert.equal(await page.locator('#peers thead th').count(), 12)
+  assert.deepEqual(await broken(), [])
+  await page.locator('#peers').evaluate((peers) => peers.style.setProperty('width', '50%'))
+  assert.notDeepEqual(await broken(), [])
+  await page.context().close()
   await server.close()
 })
 
@@ -366,36 +412,5 @@ for (const colorScheme of ['light', 'dark'] as const) {
 
 /** WCAG 2.2 success criterion 1.4.3, level AA. */
 const CONTRAST_MIN = 4.5
-
-/** The contrast of every text that is seen with what is behind it, as WCAG 2.2 computes it; filters are left out. */
-function contrasts(page: Page): Promise<{ text: string; contrast: number }[]> {
-  return page.locator('body').evaluate((body) => {
-    const { getComputedStyle } = body.ownerDocument.defaultView
-    const channels = (colour: string) => colour.match(/[\d.]+/g)!.map(Number)
-    const luminance = (colour: string) => {
-      const [r, g, b] = channels(colour).map((channel) => {
-        const c = channel / 255
-        return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4
-      })
-      return 0.2126 * r! + 0.7152 * g! + 0.0722 * b!
-    }
-    const behind = (element: typeof body): string => {
-      const { backgroundColor } = getComputedStyle(element)
-      return channels(backgroundColor)[3] === 0 ? behind(element.parentElement) : backgroundColor
-    }
-    return [...body.querySelectorAll('*')]
-      .filter((element) =>
-        [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim() !== ''),
-      )
-      .filter(
-        (element) => element.nodeName !== 'SCRIPT' && element.checkVisibility({ visibilityProperty: true }),
-      )
-      .map((element) => {
-        const pair = [luminance(getComputedStyle(element).color), luminance(behind(element))]
-        const contrast = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05)
-        return { text: element.textContent, contrast }
-      })
-  })
-}
 
 test.run()

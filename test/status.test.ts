@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import type { PairSummary } from '../sidecar/pair/store.ts'
 import { type About, type Moment, type Status, statusOf } from '../sidecar/status.ts'
-import { Recent } from '../sidecar/telemetry/recent.ts'
+import { Recent, snapshotOf } from '../sidecar/telemetry/recent.ts'
 import { suite } from './support/suite.ts'
 
 const test = suite('status')
@@ -28,8 +28,9 @@ function status(
       degraded: [],
       storeTrouble: undefined,
       collector: { host: undefined, trouble: undefined },
-      recent: recent.snapshot(),
+      recent: snapshotOf([recent.tally()]),
       pairs: [],
+      tunnels: { initiator: new Map(), responder: new Map() },
       peerName: (url) => (url === BILLING ? 'billing' : undefined),
       ...moment,
     },
@@ -96,6 +97,27 @@ test('pairs are counted by peer and direction, and one without calls is a peer t
   })
   const away = status(calls, { pairs: undefined })
   assert.deepEqual([...new Set(away.peers.map((one) => one.pairs))], [undefined])
+})
+
+test('tunnels are counted by peer and direction, and a peer without any has none', () => {
+  const tunnels = { initiator: new Map([[BILLING, 3]]), responder: new Map([['web', 2]]) }
+  const calls = [
+    ['outbound', BILLING, ''],
+    ['inbound', BILLING, ''],
+    ['inbound', 'billing', ''],
+    ['inbound', 'web', ''],
+    ['outbound', 'web', 'no-peer'],
+  ] as const
+  const rows = Object.fromEntries(
+    status(calls, { tunnels }).peers.map((one) => [`${one.direction} ${one.peer}`, one.tunnels]),
+  )
+  assert.deepEqual(rows, {
+    [`outbound ${BILLING}`]: 3,
+    [`inbound ${BILLING}`]: 0,
+    'inbound billing': 0,
+    'inbound web': 2,
+    'outbound web': 0,
+  })
 })
 
 test('however many pairs there are, the peers that it tells are bounded', () => {

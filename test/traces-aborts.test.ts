@@ -96,7 +96,7 @@ test('a caller that goes away while a pairing is made ends its call; the pairing
   const billing = await startSidecar({ NAME: 'billing', UPSTREAM }, spans.tracing('billing-mte'))
   const middle = await startMiddle(billing.port('inbound'))
   const orders = await startSidecar(
-    { NAME: 'orders', PEERS: `billing=${middle.url}` },
+    { NAME: 'orders', PEERS: `billing=${middle.url}`, CARRIAGE: 'message' },
     spans.tracing('orders-mte'),
   )
   const mayPass = Promise.withResolvers<void>()

@@ -147,7 +147,7 @@ async function tapped(env: Record<string, string>) {
   // HTTP/1.1 shows its fields as they are; those of HTTP/2 are compressed.
   const proxy = await startMeshProxy(billingPort)
   const tap = await startTap(proxy.port)
-  const orders = { ...env, PEERS: `billing=http://127.0.0.1:${tap.port}` }
+  const orders = { ...env, PEERS: `billing=http://127.0.0.1:${tap.port}`, CARRIAGE: 'message' }
   const through = await startPair(app.port, { orders, billing: { PORT: billingPort } }, TRACING)
   try {
     await got({}, through)
@@ -203,7 +203,7 @@ async function meshed(
   const billingPort = await unusedPort()
   const added: Meshed['added'] = []
   const proxy = await startMeshProxy(billingPort, (fields) => MESHES[mesh]!(fields, added))
-  const orders = { ...env, PEERS: `billing=${proxy.url}` }
+  const orders = { ...env, PEERS: `billing=${proxy.url}`, CARRIAGE: 'message' }
   const through = await startPair(app.port, { orders, billing: { PORT: billingPort } }, tracing)
   try {
     await got({}, through)

@@ -117,7 +117,7 @@ test('a sidecar without an app says so itself', async () => {
 })
 
 test('a peer that was never there fails the pairing, and so the call', async () => {
-  const orders = { PEERS: `billing=http://127.0.0.1:${await unusedPort()}` }
+  const orders = { PEERS: `billing=http://127.0.0.1:${await unusedPort()}`, CARRIAGE: 'message' }
   await traced(
     async ({ port, spans }) => {
       const context = newContext()
@@ -134,21 +134,25 @@ test('a peer that was never there fails the pairing, and so the call', async () 
 })
 
 test('a peer that is gone shows each time that the message was sent', () =>
-  traced(async ({ port, spans, billing }) => {
-    await billing.close()
-    const context = newContext()
-    const answer = await call(port, { headers: { traceparent: traceparent(context) } })
-    assert.equal(answer.code, 'peer-unreachable')
-    assert.deepEqual(outcomesOf(await spans.trace(context.traceId, 1)), [
-      'orders-mte GET SERVER | 502 | peer-unreachable | ERROR',
-      ' orders-mte mte.encode request INTERNAL',
-      ' orders-mte GET CLIENT | peer-unreachable | ERROR',
-      ' orders-mte GET CLIENT | peer-unreachable | 1 | ERROR',
-      ' orders-mte GET CLIENT | peer-unreachable | 2 | ERROR',
-    ])
-  }))
+  traced(
+    async ({ port, spans, billing }) => {
+      await billing.close()
+      const context = newContext()
+      const answer = await call(port, { headers: { traceparent: traceparent(context) } })
+      assert.equal(answer.code, 'peer-unreachable')
+      assert.deepEqual(outcomesOf(await spans.trace(context.traceId, 1)), [
+        'orders-mte GET SERVER | 502 | peer-unreachable | ERROR',
+        ' orders-mte mte.encode request INTERNAL',
+        ' orders-mte GET CLIENT | peer-unreachable | ERROR',
+        ' orders-mte GET CLIENT | peer-unreachable | 1 | ERROR',
+        ' orders-mte GET CLIENT | peer-unreachable | 2 | ERROR',
+      ])
+    },
+    { orders: { CARRIAGE: 'message' } },
+  ))
 
 test('a peer with another secret fails the pairing, on both sides', async () => {
+  const orders = { CARRIAGE: 'message' }
   const billing = { CLIENT_ID_SECRET: 'quite another secret, of more than 32 characters' }
   await traced(
     async ({ port, spans }) => {
@@ -162,45 +166,48 @@ test('a peer with another secret fails the pairing, on both sides', async () => 
         '    billing-mte mte.handshake INTERNAL | pairing-refused | ERROR',
       ])
     },
-    { billing },
+    { orders, billing },
     false,
   )
 })
 
 test('a peer that restarted costs a message and a pairing, and that is to be seen', () =>
-  traced(async ({ port, spans, billing }) => {
-    await billing.close()
-    const again = await startSidecar(
-      { NAME: 'billing', UPSTREAM: `http://127.0.0.1:${app.port}`, PORT: billing.port('inbound') },
-      spans.tracing('billing-mte'),
-    )
-    try {
-      const context = newContext()
-      const headers = { traceparent: traceparent(context) }
-      assert.equal((await call(port, { method: 'PUT', headers, body: 'x' })).text, 'done')
-      const all = await spans.trace(context.traceId, 4)
-      assert.deepEqual(outcomesOf(all), [
-        'orders-mte PUT SERVER | 200',
-        ' orders-mte mte.encode request INTERNAL',
-        ' orders-mte PUT CLIENT | 421 | message-refused | state_lost | ERROR',
-        '  billing-mte POST SERVER | 421 | message-refused | state_lost',
-        '   billing-mte mte.decode request INTERNAL | message-refused | ERROR',
-        ' orders-mte mte.handshake INTERNAL',
-        '  orders-mte POST CLIENT | 200',
-        '   billing-mte POST SERVER | 200',
-        '    billing-mte mte.handshake INTERNAL',
-        ' orders-mte mte.encode request INTERNAL',
-        ' orders-mte PUT CLIENT | 200 | 1',
-        '  billing-mte PUT SERVER | 200',
-        '   billing-mte mte.decode request INTERNAL',
-        '   billing-mte PUT CLIENT | 200',
-        '   billing-mte mte.encode response INTERNAL',
-        ' orders-mte mte.decode response INTERNAL',
-      ])
-    } finally {
-      await again.close()
-    }
-  }))
+  traced(
+    async ({ port, spans, billing }) => {
+      await billing.close()
+      const again = await startSidecar(
+        { NAME: 'billing', UPSTREAM: `http://127.0.0.1:${app.port}`, PORT: billing.port('inbound') },
+        spans.tracing('billing-mte'),
+      )
+      try {
+        const context = newContext()
+        const headers = { traceparent: traceparent(context) }
+        assert.equal((await call(port, { method: 'PUT', headers, body: 'x' })).text, 'done')
+        const all = await spans.trace(context.traceId, 4)
+        assert.deepEqual(outcomesOf(all), [
+          'orders-mte PUT SERVER | 200',
+          ' orders-mte mte.encode request INTERNAL',
+          ' orders-mte PUT CLIENT | 421 | message-refused | state_lost | ERROR',
+          '  billing-mte POST SERVER | 421 | message-refused | state_lost',
+          '   billing-mte mte.decode request INTERNAL | message-refused | ERROR',
+          ' orders-mte mte.handshake INTERNAL',
+          '  orders-mte POST CLIENT | 200',
+          '   billing-mte POST SERVER | 200',
+          '    billing-mte mte.handshake INTERNAL',
+          ' orders-mte mte.encode request INTERNAL',
+          ' orders-mte PUT CLIENT | 200 | 1',
+          '  billing-mte PUT SERVER | 200',
+          '   billing-mte mte.decode request INTERNAL',
+          '   billing-mte PUT CLIENT | 200',
+          '   billing-mte mte.encode response INTERNAL',
+          ' orders-mte mte.decode response INTERNAL',
+        ])
+      } finally {
+        await again.close()
+      }
+    },
+    { orders: { CARRIAGE: 'message' } },
+  ))
 
 test('a message that was replayed is refused in a trace of its own, whatever trace it names inside', () =>
   traced(async ({ spans, billing }) => {
@@ -263,7 +270,7 @@ test('calls that wait for one pairing are linked to it', async () => {
       await call(port, { headers: { traceparent: traceparent(later) } })
       assert.deepEqual(linked(await spans.trace(later.traceId, 2)), [])
     },
-    { orders: { PEERS: `billing=${middle.url}` }, billing: { PORT: billingPort } },
+    { orders: { PEERS: `billing=${middle.url}`, CARRIAGE: 'message' }, billing: { PORT: billingPort } },
     false,
   )
   await middle.close()

@@ -31,7 +31,8 @@ test('of a call that is not sampled nothing is kept, nor of the pairing that it 
     outer.push(fields)
     return fields
   })
-  const env = { orders: { PEERS: `billing=${mesh.url}` }, billing: { PORT: billingPort } }
+  const orders = { PEERS: `billing=${mesh.url}`, CARRIAGE: 'message' }
+  const env = { orders, billing: { PORT: billingPort } }
   await withTracedPair(app.port, { spans, env }, async ({ port }) => {
     const context = newContext(TraceFlags.NONE)
     const { traceId, spanId } = context

@@ -9,6 +9,7 @@ import { readVarint, varintLength } from '../sidecar/varint.ts'
 import { type AppServer, startAppServer } from './support/app-server.ts'
 import { bytes } from './support/binary-http.ts'
 import { call } from './support/call.ts'
+import { by, carriage } from './support/carriage.ts'
 import { type MeshProxy, startMeshProxy } from './support/mesh-proxy.ts'
 import { type Pair, startPair, startSidecar, unusedPort } from './support/sidecars.ts'
 import { suite } from './support/suite.ts'
@@ -19,11 +20,15 @@ const test = suite('traces: the tree')
 const REQUEST_HEADER_BYTES = 44
 const RESPONSE_HEADER_BYTES = 14
 const TAG_BYTES = 16
+/** of each piece of a call in a tunnel */
+const FRAME_HEADER_BYTES = 8
 
 const spans = keepSpans()
 let app: AppServer
 let pair: Pair
 let mesh: MeshProxy
+/** where the calling sidecar calls the other */
+let peerPort: number
 let port: number
 
 test.before(async () => {
@@ -31,7 +36,10 @@ test.before(async () => {
   const tracing = { orders: spans.tracing('orders-mte'), billing: spans.tracing('billing-mte') }
   const billingPort = await unusedPort()
   mesh = await startMeshProxy(billingPort)
-  const env = { orders: { PEERS: `billing=${mesh.url}` }, billing: { PORT: billingPort } }
+  // It speaks HTTP/1.1, over which there are no tunnels.
+  peerPort = by({ message: mesh.port, tunnel: billingPort })
+  const PEERS = `billing=http://127.0.0.1:${peerPort}`
+  const env = { orders: { PEERS }, billing: { PORT: billingPort } }
   pair = await startPair(app.port, env, tracing)
   port = pair.orders.port('outbound')
   assert.equal((await call(port)).status, 200)
@@ -87,7 +95,7 @@ test('a call is one tree of both apps and both sidecars', async () => {
 test('a call that has to wait for a pairing shows it, on both sides', async () => {
   app.handler = (_request, response) => response.end()
   const orders = await startSidecar(
-    { NAME: 'orders', PEERS: `billing=${pair.billing.url}` },
+    { NAME: 'orders', PEERS: `billing=${pair.billing.url}`, CARRIAGE: 'message' },
     spans.tracing('orders-mte'),
   )
   try {
@@ -140,13 +148,19 @@ test('every span of a whole GET says what it did, and nothing of what the call w
   assert.equal(spanOf(all, 'orders-mte GET SERVER').parentSpanContext?.spanId, context.spanId)
   nests(all)
 
-  const sealed = wire()
+  const sealed = sealedFor(all)
   const inner = traceparent(spanOf(all, 'orders-mte GET CLIENT').spanContext())
-  const request = bytes(0, 'GET', 'http', 'billing', '/v1/charges?x=y', ['traceparent', inner])
-  assert.equal(sealed.request.plaintextBytes, request.length)
-  assert.equal(sealed.request.messageBytes, REQUEST_HEADER_BYTES + 1 + request.length + TAG_BYTES)
+  const parts = ['GET', 'http', 'billing', '/v1/charges?x=y']
+  const fields = ['traceparent', inner]
+  const message = bytes(0, ...parts, fields).length
+  const frame = [...parts, ...fields].reduce((length, { length: more }) => length + 2 + more, 0)
+  assert.equal(sealed.request.plaintextBytes, by({ message, tunnel: frame }))
+  assert.equal(
+    sealed.request.messageBytes,
+    by({ message: REQUEST_HEADER_BYTES + 1 + message + TAG_BYTES, tunnel: FRAME_HEADER_BYTES + frame }),
+  )
   const http = { 'http.request.method': 'GET', 'http.response.status_code': 203 }
-  const [ordersPeer, billingPeer] = [mesh.port, app.port].map((serverPort) => ({
+  const [ordersPeer, billingPeer] = [peerPort, app.port].map((serverPort) => ({
     'server.address': '127.0.0.1',
     'server.port': serverPort,
     'network.peer.address': '127.0.0.1',
@@ -188,11 +202,12 @@ test('a megabyte that is streamed is one span a message, with the sizes and chun
   const all = await spans.trace(context.traceId, 2)
   assert.deepEqual(treeOf(all).toSorted(), TREE('POST').toSorted())
   nests(all)
-  const sealed = wire()
+  const sealed = sealedFor(all)
   for (const [what, one] of Object.entries(sealed)) {
     assert.ok(one.chunks > 15, `${what} in ${one.chunks} chunks of at most 64 KiB`)
     assert.ok(one.plaintextBytes > body.length && one.plaintextBytes < 1.01 * body.length)
-    assert.ok(one.messageBytes > one.plaintextBytes + one.chunks * TAG_BYTES)
+    const perChunk = by({ message: TAG_BYTES, tunnel: FRAME_HEADER_BYTES })
+    assert.ok(one.messageBytes >= one.plaintextBytes + one.chunks * perChunk)
   }
   const { request, response } = sealed
   const attributes = attributesOf(all)
@@ -235,7 +250,7 @@ test('an answer of the app with interim responses before it is the same tree', a
   assert.equal(spanOf(all, 'billing-mte GET CLIENT').attributes['http.response.status_code'], 200)
   assert.deepEqual(
     attributesOf(all)['orders-mte mte.decode response INTERNAL'],
-    coding('response', wire().response, 'decode'),
+    coding('response', sealedFor(all).response, 'decode'),
   )
 })
 
@@ -296,12 +311,28 @@ interface Sealed {
   chunks: number
 }
 
-/** The newest message that went by, and what answered it. */
-function wire(): { request: Sealed; response: Sealed } {
+/**
+ * What a call was when it was sealed: the newest message that went by, and what answered it. By tunnel nobody can tell
+ * what of the bytes is whose, and it is what those say who sealed it.
+ */
+function sealedFor(all: readonly ReadableSpan[]): { request: Sealed; response: Sealed } {
+  if (carriage === 'tunnel')
+    return {
+      request: encodedBy(spanOf(all, 'orders-mte mte.encode request INTERNAL')),
+      response: encodedBy(spanOf(all, 'billing-mte mte.encode response INTERNAL')),
+    }
   const { request, response } = mesh.message()
   return {
     request: sealedIn(Buffer.concat(request), REQUEST_HEADER_BYTES),
     response: sealedIn(Buffer.concat(response), RESPONSE_HEADER_BYTES),
+  }
+}
+
+function encodedBy({ attributes }: ReadableSpan): Sealed {
+  return {
+    plaintextBytes: Number(attributes['mte.input.size']),
+    messageBytes: Number(attributes['mte.output.size']),
+    chunks: Number(attributes['mte.chunk.count']),
   }
 }
 
@@ -323,6 +354,7 @@ function coding(what: string, sealed: Sealed, operation: 'encode' | 'decode'): o
   const sizes = [sealed.plaintextBytes, sealed.messageBytes]
   const [input, output] = operation === 'encode' ? sizes : sizes.reverse()
   return {
+    'mte.carriage': carriage,
     'mte.message.type': what,
     'mte.input.size': input,
     'mte.output.size': output,

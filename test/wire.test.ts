@@ -75,6 +75,7 @@ async function startBetween(version: HttpVersion): Promise<Between> {
     NAME: 'orders',
     PEERS: `*.example=http://127.0.0.1:${tap.port}`,
     OUTBOUND_TOKEN: TOKEN,
+    CARRIAGE: 'message',
   })
   const requests: Passing[] = []
   const answers: Posted[] = []
@@ -172,7 +173,7 @@ test("what the peer's sidecar answers itself travels inside too", async () => {
   await gone.close()
   const billing = await startSidecar({ NAME: 'billing', UPSTREAM: `http://127.0.0.1:${gone.port}` })
   const middle = await startMiddle(billing.port('inbound'))
-  const orders = await startSidecar({ NAME: 'orders', PEERS: `billing=${middle.url}` })
+  const orders = await startSidecar({ NAME: 'orders', PEERS: `billing=${middle.url}`, CARRIAGE: 'message' })
   const answers: Posted[] = []
   middle.onMessage = async (passing) => {
     const answer = await passing.forward()

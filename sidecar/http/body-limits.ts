@@ -1,5 +1,5 @@
 /** Bodies that may not grow as they like. */
-import type { Body, Fields } from '../call.ts'
+import { type Body, type Fields, NO_BODY } from '../call.ts'
 import { SidecarError } from '../errors.ts'
 import { checkTrailers, contentLength, HeadError, withoutFields } from './fields.ts'
 
@@ -76,6 +76,16 @@ export class LimitedBody implements Body {
       throw error instanceof HeadError ? this.#rules.refusal(error) : error
     }
   }
+}
+
+/** A body with these limits; where there is none, which most calls have, there is nothing to limit. */
+export function limited(
+  body: Body,
+  fields: Fields,
+  limits: { bodyBytesMax: number; headBytesMax: number },
+  rules: TrailerRules,
+): Body {
+  return body === NO_BODY ? NO_BODY : new LimitedBody(body, fields, limits, rules)
 }
 
 /**

@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net'
-import type { Answer, Caller, Request, ResponseHead, Watcher } from '../call.ts'
+import { type Answer, added, type Caller, type Request, type ResponseHead, type Watcher } from '../call.ts'
 import { asSidecarError, SidecarError } from '../errors.ts'
 import { FIELDS_MAX } from './fields.ts'
 import { problem } from './problem.ts'
@@ -11,6 +11,13 @@ const INTERIM_MAX = 16
 /** A caller of which the end of its call can be watched. */
 export interface WatchedCaller extends Caller {
   watch(watcher: Watcher): void
+  /**
+   * The call carries others from here on: it is not counted, nor timed, as one.
+   * @returns where those that it carries are to be counted; undefined where it cannot carry any, over HTTP/1.1
+   */
+  carryOthers(): OpenCalls | undefined
+  /** Ends the call from our side, such that nobody takes it for complete; nothing happens if it is over. */
+  abort(why: SidecarError): void
 }
 
 /** A call as it comes in at a port. */
@@ -44,6 +51,14 @@ export interface ServerOptions {
   calls: OpenCalls
 }
 
+/** A call as whoever watches over all that are open sees it. */
+export interface OpenCall {
+  /** for how many sweeps of the open calls nothing has moved in it */
+  readonly stillSweeps: number
+  /** Ends it such that nobody takes it for complete. */
+  abort(why: SidecarError): void
+}
+
 /** Before a connection that its client was asked to leave is closed, nothing must have come on it for so long, in ms. */
 export const LEAVE_MS = 1000
 
@@ -51,7 +66,7 @@ export const LEAVE_MS = 1000
  * One call at a listener, from its head to the last byte of its answer: has it handled and its answer written,
  * and knows whether the caller is still there.
  */
-export abstract class Exchange implements WatchedCaller, Alive {
+export abstract class Exchange implements WatchedCaller, Alive, OpenCall {
   readonly #options: ServerOptions
   /** when something moved last, in sweeps of the open calls */
   #movedAt: number
@@ -88,6 +103,10 @@ export abstract class Exchange implements WatchedCaller, Alive {
     this.#watcher = watcher
   }
 
+  carryOthers(): OpenCalls | undefined {
+    return undefined
+  }
+
   touch(): void {
     this.#movedAt = this.#options.calls.sweeps
   }
@@ -99,14 +118,13 @@ export abstract class Exchange implements WatchedCaller, Alive {
     this.writeInterim(head)
   }
 
-  /** Since how many sweeps of the open calls nothing moved. */
   get stillSweeps(): number {
     return this.#options.calls.sweeps - this.#movedAt
   }
 
   onGone(callback: (why: SidecarError) => void): void {
     if (this.#gone) callback(this.#gone)
-    else if (!this.#over) (this.#callbacks ??= []).push(callback)
+    else if (!this.#over) this.#callbacks = added(this.#callbacks, callback)
   }
 
   /** Has the call handled, and writes its answer or a problem in its place, or resets it. */
@@ -183,7 +201,7 @@ const SWEEPS_PER_TIMEOUT = 4
 
 /** The calls that are open at a listener; ends those in which nothing moves. */
 export class OpenCalls {
-  readonly #calls = new Set<Exchange>()
+  readonly #calls = new Set<OpenCall>()
   readonly #sweepMs: number
   #timer: NodeJS.Timeout | undefined
   #emptySinceMs = performance.now()
@@ -208,14 +226,14 @@ export class OpenCalls {
     return this.#calls.size > 0 ? 0 : performance.now() - this.#emptySinceMs
   }
 
-  add(call: Exchange): void {
+  add(call: OpenCall): void {
     this.#calls.add(call)
     this.#timer ??= setInterval(() => this.#sweep(), this.#sweepMs).unref()
   }
 
-  remove(call: Exchange): void {
-    this.#calls.delete(call)
-    if (this.#calls.size === 0) this.#emptySinceMs = performance.now()
+  /** Does nothing if it is not among them. */
+  remove(call: OpenCall): void {
+    if (this.#calls.delete(call) && this.#calls.size === 0) this.#emptySinceMs = performance.now()
   }
 
   /** Ends every open call. */

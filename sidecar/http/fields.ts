@@ -17,8 +17,10 @@ export class HeadError extends Error {
 
 // A method with lower-case letters would be another one behind node:http, which sends capitals (`connect` above all).
 const METHOD = /^[!#$%&'*+\-.^_`|~0-9A-Z]+$/
-const NAME = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/
-const UNFIT_IN_VALUE = /[^\t\x20-\x7e\x80-\xff]/
+/** A field name, in lower case. */
+export const NAME = /^[!#$%&'*+\-.^_`|~0-9a-z]+$/
+/** What no field value may hold: all but visible characters, SP, HTAB and bytes above 0x7F. */
+export const UNFIT_IN_VALUE = /[^\t\x20-\x7e\x80-\xff]/
 /** host[:port] of RFC 3986 section 3.2, without a comma: whoever splits Host at commas must see one. */
 const AUTHORITY = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+;=%]+)(?::[0-9]{0,5})?$/
 /** Bytes above 0x7F pass as they are: node:http sends them, and what they mean is the app's. */
@@ -72,14 +74,9 @@ export function withField(fields: Fields, name: string, value: string): Fields {
   return [...withoutFields(fields, (other) => other === name), name, value]
 }
 
-/**
- * The fields in an order in which node:http writes them as they are: it garbles a Content-Disposition that comes after
- * the Content-Length, where it is not in ASCII.
- */
-export function asNodeWritesThem(fields: Fields): Fields {
-  if (field(fields, 'content-disposition') === undefined) return fields
-  const length = field(fields, 'content-length')
-  return length === undefined ? fields : withField(fields, 'content-length', length)
+/** The head with another authority and other fields, if they are others. */
+export function withChanged(head: RequestHead, authority: string, fields: Fields): RequestHead {
+  return authority === head.authority && fields === head.fields ? head : { ...head, authority, fields }
 }
 
 /** Is it with this field that an app speaks to its own sidecar? It never leaves the machine, neither in a head nor as a trailer. */
@@ -149,6 +146,17 @@ export function checkResponseHead({ status, fields }: ResponseHead, bytesMax: nu
   // Neither may announce a body (RFC 9110 section 8.6); who believes the field would take the next response for it.
   if ((contentLength(fields) ?? 0) !== 0 && (status < 200 || status === 204)) {
     throw malformed('A response that has no body announces one.')
+  }
+}
+
+/** Is it a response that `checkResponseHead` takes? */
+export function isValidResponse(head: ResponseHead, bytesMax: number): boolean {
+  try {
+    checkResponseHead(head, bytesMax)
+    return true
+  } catch (error) {
+    if (!(error instanceof HeadError)) throw error
+    return false
   }
 }
 

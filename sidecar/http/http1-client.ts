@@ -1,28 +1,17 @@
-import type { Agent, ClientRequest, IncomingMessage } from 'node:http'
-import https from 'node:https'
-import type { Socket } from 'node:net'
-import type { ConnectionOptions } from 'node:tls'
 import type { Answer, Caller, Fields, Request, Send } from '../call.ts'
 import { asSidecarError } from '../errors.ts'
+import type { PushedBody } from '../pushed-body.ts'
 import { repeatability } from '../repeatability.ts'
-import { connectOptions } from './connect-options.ts'
-import { asNodeWritesThem, contentLength, field, fieldsFromRaw, withoutFields } from './fields.ts'
-import { letGo } from './let-go.ts'
-import { nodeHttp } from './node-http.ts'
+import { contentLength, field, fieldsFromRaw, HeadError, withoutFields } from './fields.ts'
+import type { Carried, Http1Connection } from './http1-connection.ts'
+import { type ClientOptions, Http1Pool } from './http1-pool.ts'
+import { Http1Error, type Http1ResponseHead } from './http1-reader.ts'
+import { fieldLines, lastChunk, writeChunk } from './http1-writer.ts'
 import { expectEnd, lengthDiffers, pump, WHOLE_BYTES_MAX } from './pump.ts'
 import { SendError } from './send-error.ts'
-import { type Alive, cutOff, messageBody, type StreamBody } from './stream-body.ts'
+import type { Alive } from './stream-body.ts'
 
-export interface ClientOptions {
-  /** names and values of one head, in bytes */
-  headBytesMax: number
-  /** for the name, the connection and TLS together, in ms */
-  connectTimeoutMs: number
-  /** from the last byte of the request to the first of the response, in ms */
-  responseTimeoutMs: number
-  /** PEM certificates that are trusted for https besides the system's */
-  ca?: string[]
-}
+export type { ClientOptions }
 
 /** A call of a `Send`, and what settles its promise. */
 export interface Pending {
@@ -31,12 +20,6 @@ export interface Pending {
   resolve(answer: Answer): void
   reject(error: unknown): void
 }
-
-/** Idle connections are closed before the usual server's five seconds are over, so that few calls meet a closing one. */
-const IDLE_CONNECTION_MS = 4000
-const IDLE_CONNECTIONS_MAX = 256
-/** What node:http counts besides names and values: the status line, and separators. */
-const HEAD_SLACK_BYTES = 32 * 1024
 
 /**
  * Sends calls over HTTP/1.1 to one origin.
@@ -48,16 +31,9 @@ export class Http1Client {
 
   /** @param origin `http://host:port` or `https://host:port` */
   constructor(origin: URL, options: ClientOptions) {
-    const secure = origin.protocol === 'https:'
-    const connect = connectOptions(origin, ['http/1.1'], options.ca)
-    const keep = { keepAlive: true, maxFreeSockets: IDLE_CONNECTIONS_MAX, timeout: IDLE_CONNECTION_MS }
     this.#origin = {
-      agent: secure ? new https.Agent(keep) : new nodeHttp.Agent(keep),
+      pool: new Http1Pool(origin, options),
       authority: origin.host,
-      secure,
-      connect,
-      maxHeaderSize: options.headBytesMax + HEAD_SLACK_BYTES,
-      connectTimeoutMs: options.connectTimeoutMs,
       responseTimeoutMs: options.responseTimeoutMs,
     }
   }
@@ -65,53 +41,52 @@ export class Http1Client {
   /**
    * A call that meets the end of a kept connection is sent once more, over a new one, if its method is idempotent
    * (RFC 9110 section 9.2.2) and its body was at hand.
-   * @throws SendError when no answer came, or what the request's body throws
+   * @throws SendError when no answer came, or what the request's body throws; HeadError when a head or trailers hold
+   * what `checkRequestHead` and `checkTrailers` would have refused because it could be read as something else
    */
   send: Send = (request, caller) =>
     new Promise((resolve, reject) => {
       new Http1Call(this.#origin, { request, caller, resolve, reject }).begin()
     })
 
-  /** Closes the connections that are kept; calls under way go on. */
+  /** Closes the connections that are kept, and keeps no more; calls under way go on. */
   close(): void {
-    for (const sockets of Object.values(this.#origin.agent.freeSockets)) {
-      for (const socket of [...(sockets ?? [])]) socket.destroy()
-    }
+    this.#origin.pool.close()
   }
 }
 
 /** Where the calls of a client go, and what they share. */
 interface Origin {
-  agent: Agent
+  pool: Http1Pool
   authority: string
-  secure: boolean
-  connect: ConnectionOptions
-  maxHeaderSize: number
-  connectTimeoutMs: number
   responseTimeoutMs: number
 }
 
 /** One call on its way to its answer. */
-class Http1Call implements Alive {
+class Http1Call implements Carried, Alive {
   readonly #origin: Origin
   readonly #pending: Pending
-  #client: ClientRequest | undefined
-  #timer: NodeJS.Timeout | undefined
+  /** undefined before there is one, and when it is another call's */
+  #connection: Http1Connection | undefined = undefined
   /** the whole body, where it was at hand */
-  #whole: Buffer | undefined
-  #connected = false
+  #whole: Buffer | undefined = undefined
+  /** the first piece of a body that was not */
+  #first: Buffer | undefined = undefined
+  /** Would the end of the connection be no fault of this call? */
+  #kept = false
   /** May a byte of the request have left, over whichever connection? */
   #sent = false
-  /** Has every byte of the request been handed to the connection? */
-  #complete = false
   #informed = false
-  #again = false
   #failed = false
-  #answered: StreamBody | undefined
+  #answered: PushedBody | undefined = undefined
 
   constructor(origin: Origin, pending: Pending) {
     this.#origin = origin
     this.#pending = pending
+  }
+
+  get method(): string {
+    return this.#pending.request.head.method
   }
 
   begin(): void {
@@ -124,7 +99,55 @@ class Http1Call implements Alive {
 
   /** A piece of the request left. */
   touch(): void {
-    this.#timer?.refresh()
+    if (this.#connection && this.#connection.dueAt !== 0) this.#await()
+  }
+
+  onConnected(): void {
+    this.#sent = true
+    try {
+      if (this.#whole === undefined) this.#writeStream().catch((error) => this.#stopped(error))
+      else this.#writeWhole(this.#whole)
+    } catch (error) {
+      this.#abort(error)
+    }
+  }
+
+  onWritten(): void {
+    if (this.#answered) this.#connection!.dueAt = 0
+    else if (this.#whole === undefined) this.#await()
+  }
+
+  onInterim({ status, raw }: Http1ResponseHead): void {
+    this.#informed = true
+    this.touch()
+    this.#pending.caller.inform({ status, fields: fieldsFromRaw(raw) })
+  }
+
+  onAnswer({ status, raw }: Http1ResponseHead, body: PushedBody): void {
+    // A body of a response is timed by the call that it belongs to.
+    this.#answered = body
+    const { socket } = this.#connection!
+    this.#pending.resolve({ head: { status, fields: fieldsFromRaw(raw) }, body, socket })
+  }
+
+  /** Nobody may be left to time a request that goes on after its answer. */
+  onEarlyEnd(): void {
+    this.#await()
+  }
+
+  onReleased(): void {
+    this.#connection = undefined
+  }
+
+  onBroken(cause: Error | undefined): void {
+    if (this.#answered || this.#failed) return
+    if (this.#maySendAgain(cause)) this.#over(this.#origin.pool.connect(), false)
+    else this.#fail(new SendError(this.#connection!.connected ? 'reset' : 'connect', this.#sent, cause))
+  }
+
+  onOverdue(): void {
+    const failure = this.#connection!.connected ? 'response-timeout' : 'connect-timeout'
+    this.#abort(new SendError(failure, this.#sent))
   }
 
   /** In one piece: it costs one write. */
@@ -132,28 +155,16 @@ class Http1Call implements Alive {
     const length = contentLength(this.#pending.request.head.fields)
     if (length !== undefined && length !== whole.length) throw lengthDiffers()
     this.#whole = whole
-    this.#complete = true
-    this.#write(whole, this.#origin.agent)
-  }
-
-  /** @param agent false: over a new connection */
-  #write(whole: Buffer, agent: Agent | false): void {
-    const { head, body } = this.#pending.request
-    const { fields, trailers } = framed(head.method, head.fields, whole.length, body.trailers)
-    const client = this.#open(fields, agent)
-    if (trailers) client.addTrailers(pairs(body.trailers))
-    // node:http would make another write of an empty piece.
-    if (whole.length > 0) client.end(whole)
-    else client.end()
+    this.#connect()
   }
 
   async #sendStream(): Promise<void> {
     const { head, body } = this.#pending.request
     const length = contentLength(head.fields)
-    let first: Buffer | undefined
     if (length === 0) {
       await expectEnd(body)
-      return this.#sendWhole(NOTHING)
+      if (!this.#failed) this.#sendWhole(NOTHING)
+      return
     }
     // Most of these have no body, and then go out without framing. Who expects 100 (Continue) has one, and waits.
     if (
@@ -161,141 +172,100 @@ class Http1Call implements Alive {
       hasNoBodyByDefault(head.method) &&
       field(head.fields, 'expect') === undefined
     ) {
-      first = await body.read()
-      if (first === undefined) return this.#sendWhole(NOTHING)
+      this.#first = await body.read()
+      if (this.#failed) return
+      if (this.#first === undefined) return this.#sendWhole(NOTHING)
     }
-    if (this.#failed) return
-    const { fields, trailers } = framed(head.method, head.fields, undefined, body.trailers)
-    const client = this.#open(fields, this.#origin.agent)
-    client.flushHeaders()
-    if (first) client.write(first)
-    const last = await pump(body, client, length, this)
-    if (trailers && body.trailers.length > 0) client.addTrailers(pairs(body.trailers))
-    client.end(last, () => {
-      this.#complete = true
-      if (this.#answered) clearTimeout(this.#timer)
-      else this.#await()
-    })
+    this.#connect()
   }
 
-  #open(fields: Fields, agent: Agent | false): ClientRequest {
-    const { head } = this.#pending.request
-    const { secure, connect, authority, maxHeaderSize, connectTimeoutMs } = this.#origin
-    clearTimeout(this.#timer)
-    const client = (secure ? https : nodeHttp).request({
-      ...connect,
-      agent,
-      method: head.method,
-      path: head.path,
-      headers: ['host', head.authority || authority, ...asNodeWritesThem(fields)],
-      maxHeaderSize,
-    })
-    this.#client = client
-    // node:http would drop what is above the limit in silence; bytes are limited already.
-    client.maxHeadersCount = 0
-    client.on('information', ({ statusCode, rawHeaders }) => {
-      this.#informed = true
-      this.touch()
-      this.#pending.caller.inform({ status: statusCode, fields: fieldsFromRaw(rawHeaders) })
-    })
-    client.on('response', (response) => this.#onResponse(response))
-    client.on('error', (error) => this.#broken(client, error))
-    client.on('close', () => {
-      letGo(client)
-      this.#broken(client, undefined)
-    })
-    if (client.reusedSocket) this.#onConnected()
-    else {
-      this.#timer = setTimeout(
-        () => this.#abort(new SendError('connect-timeout', this.#sent)),
-        connectTimeoutMs,
-      )
-      client.once('socket', (socket) => this.#onSocket(socket))
+  #connect(): void {
+    const { pool } = this.#origin
+    const kept = pool.take()
+    this.#over(kept ?? pool.connect(), kept !== undefined)
+  }
+
+  #over(connection: Http1Connection, kept: boolean): void {
+    this.#connection = connection
+    this.#kept = kept
+    connection.carry(this)
+  }
+
+  #writeWhole(whole: Buffer): void {
+    const { head, body } = this.#pending.request
+    const { trailers } = body
+    const connection = this.#connection!
+    this.#await()
+    if (trailers.length > 0) {
+      const size = whole.length > 0 ? `${whole.length.toString(16)}\r\n` : ''
+      const before = this.#head(withoutLength(head.fields), CHUNKED) + size
+      connection.end(before, whole, (size && '\r\n') + lastChunk(trailers))
+      return
     }
-    return client
+    const bare = whole.length === 0 && hasNoBodyByDefault(head.method)
+    const announced = bare || field(head.fields, 'content-length') !== undefined
+    const framing = announced ? '' : `content-length: ${whole.length}\r\n`
+    connection.end(this.#head(head.fields, framing), whole)
   }
 
-  #onSocket(socket: Socket): void {
-    // A head that goes before its body would be written as UTF-8.
-    socket.setDefaultEncoding('latin1')
-    socket.once(this.#origin.secure ? 'secureConnect' : 'connect', () => {
-      // An agent does that for plain connections alone.
-      socket.setNoDelay(true)
-      clearTimeout(this.#timer)
-      this.#onConnected()
-    })
+  async #writeStream(): Promise<void> {
+    const { head, body } = this.#pending.request
+    const { fields } = head
+    const connection = this.#connection!
+    const { socket } = connection
+    const length = contentLength(fields)
+    // Trailers need chunks. A Trailer field announces them.
+    const chunked = length === undefined || field(fields, 'trailer') !== undefined
+    socket.write(chunked ? this.#head(withoutLength(fields), CHUNKED) : this.#head(fields, ''), 'latin1')
+    if (this.#first) writeChunk(socket, this.#first)
+    const last = await pump(body, socket, length, this, chunked ? writeChunk : undefined)
+    if (!chunked) return connection.end('', last)
+    if (last) writeChunk(socket, last)
+    connection.end(lastChunk(body.trailers))
   }
 
-  #onConnected(): void {
-    this.#connected = true
-    this.#sent = true
-    if (this.#complete) this.#await()
+  /**
+   * @param framing a line that the fields lack
+   * @throws HeadError malformed, for what would be read as something else than itself
+   */
+  #head(fields: Fields, framing: string): string {
+    const { method, path, authority } = this.#pending.request.head
+    const host = authority || this.#origin.authority
+    if (UNFIT.test(method) || UNFIT.test(path) || UNFIT.test(host))
+      throw new HeadError('malformed', 'The method, the path or the authority holds what none may hold.')
+    return `${method} ${path} HTTP/1.1\r\nhost: ${host}\r\n${fieldLines(fields)}${framing}Connection: keep-alive\r\n\r\n`
   }
 
   /** Waits for the first byte of the answer, from now on. */
   #await(): void {
-    if (this.#failed) return
-    const { responseTimeoutMs } = this.#origin
-    this.#timer = setTimeout(() => this.#abort(new SendError('response-timeout', true)), responseTimeoutMs)
+    this.#connection!.wait(this.#origin.responseTimeoutMs)
   }
 
-  #onResponse(response: IncomingMessage): void {
-    if (this.#failed) return
-    clearTimeout(this.#timer)
-    // A body of a response is timed by the call that it belongs to.
-    this.#answered = messageBody(response)
-    // Nobody may be left to time a request that goes on after its answer.
-    if (!this.#complete) response.once('end', () => !this.#complete && this.#await())
-    const head = { status: response.statusCode!, fields: fieldsFromRaw(response.rawHeaders) }
-    this.#pending.resolve({ head, body: this.#answered, socket: response.socket })
-  }
-
-  /** The connection broke, or closed: before or in the middle of the answer, or behind it. */
-  #broken(client: ClientRequest, cause: Error | undefined): void {
-    if (client !== this.#client) return
-    // A body that lasts until its connection closes would end cleanly here for node:http, whatever closed it.
-    if (this.#answered) {
-      clearTimeout(this.#timer)
-      if (cause) this.#answered.fail(cutOff())
-    } else if (client.reusedSocket && this.#maySendAgain()) {
-      this.#again = true
-      this.#connected = false
-      this.#write(this.#whole!, false)
-    } else this.#fail(new SendError(this.#connected ? 'reset' : 'connect', this.#sent, cause))
-  }
-
-  #maySendAgain(): boolean {
+  #maySendAgain(cause: Error | undefined): boolean {
     return (
+      this.#kept &&
       this.#whole !== undefined &&
-      !this.#again &&
-      !this.#failed &&
       !this.#informed &&
-      repeatability(this.#pending.request.head.method, false) !== 'unsafe'
+      !(cause instanceof Http1Error) &&
+      repeatability(this.method, false) !== 'unsafe'
     )
   }
 
   /** The request's body failed, or could not be written. */
   #stopped(error: unknown): void {
     // Where the connection is gone, that is told; and who answers early may close it: the answer stands.
-    if (!this.#client?.destroyed) this.#abort(error)
+    if (!this.#connection?.socket.destroyed) this.#abort(error)
   }
 
   /** Stops in the middle, such that the other side cannot take the request for complete. */
   #abort(why: unknown): void {
     this.#fail(why)
-    // Before node:http drops what it has buffered and lets the response end short.
     this.#answered?.fail(asSidecarError(why))
-    const client = this.#client
-    if (!client) return
-    const { socket } = client
-    // Over TLS whatever is not ended stays incomplete.
-    const reset = this.#connected && !client.writableFinished && !this.#origin.secure
-    if (reset && socket && !socket.destroyed) socket.resetAndDestroy()
-    client.destroy()
+    this.#connection?.abort()
+    this.#connection = undefined
   }
 
   #fail(why: unknown): void {
-    clearTimeout(this.#timer)
     if (this.#failed) return
     this.#failed = true
     this.#pending.reject(why)
@@ -303,39 +273,16 @@ class Http1Call implements Alive {
 }
 
 const NOTHING = Buffer.alloc(0)
+/** What no part of a request line may hold, nor an authority. */
+const UNFIT = /[^\x21-\x7e\x80-\xff]/
+const CHUNKED = 'transfer-encoding: chunked\r\n'
 
-/**
- * The fields with the framing of the request: its length where that is known, else chunked.
- *
- * Trailers need chunks. They are known with a whole body; before that a Trailer field announces them.
- * @param wholeBytes length of the body, where that is at hand
- * @returns and whether trailers may follow
- */
-function framed(
-  method: string,
-  fields: Fields,
-  wholeBytes: number | undefined,
-  trailers: Fields,
-): { fields: Fields; trailers: boolean } {
-  const announced = wholeBytes === undefined ? field(fields, 'trailer') !== undefined : trailers.length > 0
-  const hasLength = field(fields, 'content-length') !== undefined
-  if (announced && hasLength) fields = withoutFields(fields, (name) => name === 'content-length')
-  else if (hasLength) return { fields, trailers: false }
-  else if (wholeBytes === 0 && !announced && hasNoBodyByDefault(method)) return { fields, trailers: false }
-  else if (wholeBytes !== undefined && !announced) {
-    return { fields: [...fields, 'content-length', String(wholeBytes)], trailers: false }
-  }
-  return { fields: [...fields, 'transfer-encoding', 'chunked'], trailers: true }
+function withoutLength(fields: Fields): Fields {
+  return withoutFields(fields, (name) => name === 'content-length')
 }
 
 function hasNoBodyByDefault(method: string): boolean {
   return (
     method === 'GET' || method === 'HEAD' || method === 'OPTIONS' || method === 'DELETE' || method === 'TRACE'
   )
-}
-
-function pairs(fields: Fields): [string, string][] {
-  const all: [string, string][] = []
-  for (let i = 0; i < fields.length; i += 2) all.push([fields[i]!, fields[i + 1]!])
-  return all
 }

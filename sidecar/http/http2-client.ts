@@ -45,6 +45,23 @@ export class Http2Client {
     for (const session of [...this.#sessions]) session.retire()
   }
 
+  /**
+   * Sends a request over a connection of its own, which is closed with it.
+   * @param onLeave told when the other end wants no more calls on the connection, or it is old
+   * @throws as `send`
+   */
+  async sendAlone(request: Request, caller: Caller, onLeave: () => void): Promise<Answer> {
+    const gone = new Promise<never>((_resolve, reject) => caller.onGone(reject))
+    const connecting = connectHttp2(this.#origin, this.#options)
+    const session = await Promise.race([connecting, gone]).catch((error) => {
+      connecting.then((unused) => unused.retire()).catch(() => {})
+      throw error
+    })
+    session.onRetired = onLeave
+    session.closeUnused()
+    return this.#over(session, request, caller)
+  }
+
   #over(session: Http2Session, request: Request, caller: Caller): Promise<Answer> {
     return new Promise((resolve, reject) => {
       new Http2Call(session, this.#origin, this.#options, { request, caller, resolve, reject }).begin()

@@ -2,7 +2,14 @@ import http2, { type IncomingHttpHeaders, type ServerHttp2Session, type ServerHt
 import type { Socket } from 'node:net'
 import { type Answer, type Body, type Fields, NO_BODY, type RequestHead, type ResponseHead } from '../call.ts'
 import { SidecarError } from '../errors.ts'
-import { badRequest, Exchange, headTooLarge, LEAVE_MS, type ServerOptions } from './exchange.ts'
+import {
+  badRequest,
+  Exchange,
+  headTooLarge,
+  LEAVE_MS,
+  type OpenCalls,
+  type ServerOptions,
+} from './exchange.ts'
 import { contentLength, FIELDS_MAX, fieldsFromRaw, isBodyless } from './fields.ts'
 import { CONNECTION_WINDOW_BYTES, sessionOptions } from './http2-settings.ts'
 import { letGo } from './let-go.ts'
@@ -151,6 +158,11 @@ class Http2Exchange extends Exchange {
     // Trailers that came with the head are heard of in a moment.
     if (this.#body) process.nextTick(() => this.handle(arrival))
     else this.handle(arrival)
+  }
+
+  override carryOthers(): OpenCalls {
+    this.#options.calls.remove(this)
+    return this.#options.calls
   }
 
   protected writeInterim({ status, fields }: ResponseHead): void {

@@ -20,13 +20,20 @@ const CHECK_INTERVAL_MS = 10_000
 const PING_TIMEOUT_MS = 5_000
 
 /** The other end was reached, but does not speak HTTP/2. */
-export class NoHttp2Error extends Error {}
+export class NoHttp2Error extends Error {
+  constructor() {
+    super('it does not speak HTTP/2')
+    this.name = 'NoHttp2Error'
+  }
+}
 
 /** A connection, with what node:http2 leaves to its users: age, idleness, pings, GOAWAY, and how many calls it carries. */
 export class Http2Session implements Alive {
   /** told once, when it takes no more calls */
   onRetired: (() => void) | undefined
   readonly socket: net.Socket
+  /** Is it closed as soon as it has no calls? */
+  #closesUnused = false
   #calls = 0
   readonly #session: ClientHttp2Session
   readonly #check: NodeJS.Timeout
@@ -77,7 +84,12 @@ export class Http2Session implements Alive {
 
   ended(): void {
     this.#calls--
-    if (this.#retired && this.#calls === 0) this.#session.close()
+    if ((this.#retired || this.#closesUnused) && this.#calls === 0) this.#session.close()
+  }
+
+  /** It is for the calls that it has, and is closed with the last of them. */
+  closeUnused(): void {
+    this.#closesUnused = true
   }
 
   /** Something came from the other end. */

@@ -27,7 +27,7 @@ export function sessionOptions(headBytesMax: number): {
     settings: {
       enablePush: false,
       initialWindowSize: 1024 * 1024,
-      maxFrameSize: 256 * 1024,
+      maxFrameSize: 1024 * 1024,
       maxConcurrentStreams: 1000,
       maxHeaderListSize: 2 * headBytesMax + READ_FIELDS_MAX * FIELD_OVERHEAD_BYTES,
     },

@@ -154,15 +154,16 @@ export class Listener {
       const compared = Math.min(seen.length, PREFACE.length)
       const isHttp2 = seen.compare(PREFACE, 0, compared, 0, compared) === 0
       if (isHttp2 && compared < PREFACE.length) return
-      socket.pause()
       socket.off('data', onData)
       socket.off('end', end)
       socket.off('close', leave)
       socket.setTimeout(0, end)
       leave()
-      socket.unshift(seen)
-      if (isHttp2) this.#http2.serve(socket)
-      else this.#http1.serve(socket)
+      if (isHttp2) {
+        socket.pause()
+        socket.unshift(seen)
+        this.#http2.serve(socket)
+      } else this.#http1.serve(socket, seen)
       // Not before the server listens for errors.
       socket.off('error', end)
     }

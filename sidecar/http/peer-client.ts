@@ -36,7 +36,7 @@ export class PeerClient {
    */
   async send(url: string, request: Request, caller: Caller): Promise<Answer> {
     const peer = this.#peer(url)
-    const sent = peer.pathPrefix === '' ? request : below(peer.pathPrefix, request)
+    const sent = below(peer.pathPrefix, request)
     if (peer.http1UntilMs > 0 && performance.now() < peer.http1UntilMs)
       return peer.http1.send(sent, uninformed(caller))
     try {
@@ -47,6 +47,16 @@ export class PeerClient {
       peer.http1UntilMs = performance.now() + HTTP1_REMEMBERED_MS
       return answer
     }
+  }
+
+  /**
+   * Sends a long request to a peer, likewise, over an HTTP/2 connection of its own.
+   * @param onLeave told when the other end wants no more calls on the connection
+   * @throws NoHttp2Error where the peer does not speak it, or as `send`
+   */
+  sendAlone(url: string, request: Request, caller: Caller, onLeave: () => void): Promise<Answer> {
+    const peer = this.#peer(url)
+    return peer.http2.sendAlone(below(peer.pathPrefix, request), caller, onLeave)
   }
 
   /** Takes no more requests; those under way go on. */
@@ -78,6 +88,7 @@ export class PeerClient {
 }
 
 function below(prefix: string, request: Request): Request {
+  if (prefix === '') return request
   return { ...request, head: { ...request.head, path: prefix + request.head.path } }
 }
 

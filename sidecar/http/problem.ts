@@ -1,5 +1,6 @@
 import { type Answer, type Fields, WholeBody } from '../call.ts'
-import { ERRORS, type SidecarError } from '../errors.ts'
+import { ERRORS, type ErrorCode, type SidecarError } from '../errors.ts'
+import { field } from './fields.ts'
 
 /** Where the codes are explained. */
 const TYPE_BASE = 'urn:mte-sidecar:error:'
@@ -48,4 +49,10 @@ export function json(value: unknown, status = 200): Answer {
     },
     body: new WholeBody(body),
   }
+}
+
+/** The code of an answer that the a sidecar made itself; empty for one of its app. */
+export function problemCode(fields: Fields): ErrorCode | '' {
+  const code = field(fields, 'mte-error')
+  return code !== undefined && Object.hasOwn(ERRORS, code) ? (code as ErrorCode) : ''
 }

@@ -12,6 +12,7 @@ export const WHOLE_BYTES_MAX = 64 * 1024
  * What would complete the message for its receiver is kept back until the body's end is certain: the piece that
  * reaches an announced length is not written, but returned for the caller to end the stream with.
  * @param length the announced Content-Length, if there is one
+ * @param write writes a piece in the framing of the stream, and returns as its own `write` does
  * @throws SidecarError as the body does, or `caller-gone` when the stream closed
  */
 export async function pump(
@@ -19,6 +20,7 @@ export async function pump(
   stream: Writable,
   length: number | undefined,
   alive: Alive | undefined,
+  write: (stream: Writable, piece: Buffer) => boolean = writePlain,
 ): Promise<Buffer | undefined> {
   let left = length ?? Number.POSITIVE_INFINITY
   let kept: Buffer | undefined
@@ -38,9 +40,13 @@ export async function pump(
       continue
     }
     alive?.touch()
-    if (!stream.write(piece)) await drained(stream)
+    if (!write(stream, piece)) await drained(stream)
     alive?.touch()
   }
+}
+
+function writePlain(stream: Writable, piece: Buffer): boolean {
+  return stream.write(piece)
 }
 
 /** Waits for the clean end of a body that must be empty. */

@@ -1,3 +1,5 @@
+import { Http1Error } from './http1-reader.ts'
+
 /** Why a request got no answer, as the client that sent it saw it. */
 export type SendFailure = 'connect' | 'connect-timeout' | 'response-timeout' | 'reset'
 
@@ -30,6 +32,7 @@ function describe(failure: SendFailure, cause: unknown): string {
     case 'response-timeout':
       return 'no answer within RESPONSE_TIMEOUT_SECONDS'
     case 'reset':
+      if (cause instanceof Http1Error) return 'what it sent is no valid HTTP/1.1'
       return `the connection broke before an answer came${why}`
   }
 }

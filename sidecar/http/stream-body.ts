@@ -1,33 +1,32 @@
 import type { IncomingMessage } from 'node:http'
 import type { Http2Stream } from 'node:http2'
 import { Readable } from 'node:stream'
-import type { Body, Fields } from '../call.ts'
+import type { Fields } from '../call.ts'
 import { SidecarError } from '../errors.ts'
+import { PushedBody } from '../pushed-body.ts'
 import { fieldsFromRaw } from './fields.ts'
 
 /** How much is read ahead of whoever consumes before the stream is paused, in bytes. */
-const READ_AHEAD_BYTES_MAX = 128 * 1024
+export const READ_AHEAD_BYTES_MAX = 128 * 1024
 
 /** Times a body: `touch` after every sign of life. */
 export interface Alive {
   touch(): void
 }
 
-/** The body of a call as it arrives on a stream of node:http or node:http2. */
-export abstract class StreamBody implements Body {
-  trailers: Fields = []
+/** The body of a call as it arrives on a stream of node:http or node:http2, which is paused while too much is held. */
+export abstract class StreamBody extends PushedBody {
   readonly #stream: Readable
   readonly #alive: Alive | undefined
-  #pieces: Buffer[] = []
-  #bytes = 0
   #attached = false
-  #ended = false
-  #failure: SidecarError | undefined
-  #waiting: { resolve(piece: Buffer | undefined): void; reject(error: SidecarError): void } | undefined
 
   constructor(stream: Readable, alive?: Alive) {
+    super()
     this.#stream = stream
     this.#alive = alive
+    this.onTaken = () => {
+      if (this.heldBytes < READ_AHEAD_BYTES_MAX && stream.isPaused()) stream.resume()
+    }
   }
 
   /** Has everything arrived, up to the clean end? */
@@ -39,49 +38,22 @@ export abstract class StreamBody implements Body {
   /** The trailers, once everything has arrived. */
   protected abstract arrivedTrailers(): Fields
 
-  read(): Promise<Buffer | undefined> {
+  override read(): Promise<Buffer | undefined> {
     if (!this.#attached) this.#attach()
-    const piece = this.#pieces.shift()
-    if (piece) {
-      this.#bytes -= piece.length
-      if (this.#bytes < READ_AHEAD_BYTES_MAX && this.#stream.isPaused()) this.#stream.resume()
-      return Promise.resolve(piece)
-    }
-    if (this.#failure) return Promise.reject(this.#failure)
-    if (this.#ended) return Promise.resolve(undefined)
-    return new Promise((resolve, reject) => {
-      this.#waiting = { resolve, reject }
-    })
+    return super.read()
   }
 
-  whole(limit: number): Buffer | undefined {
+  override whole(limit: number): Buffer | undefined {
     const stream = this.#stream
-    if (this.#attached || this.#failure || !this.arrived() || stream.readableLength > limit) return undefined
+    if (this.#attached || !this.isOpen || !this.arrived() || stream.readableLength > limit) return undefined
     this.#attached = true
-    this.#ended = true
     const pieces: Buffer[] = []
     // One read may give all of it or a piece, which differs between versions of Node.
     for (let piece = stream.read(); piece !== null; piece = stream.read()) pieces.push(piece)
     // Reading past the end lets the stream end, which gives its connection back.
     stream.resume()
-    this.trailers = this.arrivedTrailers()
+    this.end(this.arrivedTrailers())
     return pieces.length === 1 ? pieces[0] : Buffer.concat(pieces)
-  }
-
-  /** May there be more of it to read? */
-  get isOpen(): boolean {
-    return !this.#ended && !this.#failure
-  }
-
-  /** The body is over, now: reading it from here on throws. */
-  fail(error: SidecarError): void {
-    if (this.#ended || this.#failure) return
-    this.#failure = error
-    this.#pieces = []
-    this.#bytes = 0
-    const waiting = this.#waiting
-    this.#waiting = undefined
-    waiting?.reject(error)
   }
 
   #attach(): void {
@@ -89,36 +61,19 @@ export abstract class StreamBody implements Body {
     const stream = this.#stream
     stream.on('data', (piece: Buffer) => {
       this.#alive?.touch()
-      const waiting = this.#waiting
-      if (waiting) {
-        this.#waiting = undefined
-        waiting.resolve(piece)
-        return
-      }
-      if (this.#failure) return
-      this.#pieces.push(piece)
-      this.#bytes += piece.length
-      if (this.#bytes >= READ_AHEAD_BYTES_MAX) stream.pause()
+      this.push(piece)
+      if (this.heldBytes >= READ_AHEAD_BYTES_MAX) stream.pause()
     })
     stream.on('end', () => {
       // HTTP/2 streams that were reset end too: only a complete one may end here.
-      if (!this.endedCleanly()) return this.fail(cutOff())
-      if (this.#failure) return
-      this.trailers = this.arrivedTrailers()
-      this.#ended = true
-      const waiting = this.#waiting
-      this.#waiting = undefined
-      waiting?.resolve(undefined)
+      if (this.endedCleanly()) this.end(this.arrivedTrailers())
+      else this.fail(cutOff())
     })
-    const onOver = () => {
-      if (!this.#ended) this.fail(cutOff())
-    }
+    const onOver = () => this.fail(cutOff())
     stream.on('error', onOver)
     stream.on('close', onOver)
-    if (stream.readableEnded && this.endedCleanly()) {
-      this.trailers = this.arrivedTrailers()
-      this.#ended = true
-    } else if (stream.destroyed) this.fail(cutOff())
+    if (stream.readableEnded && this.endedCleanly()) this.end(this.arrivedTrailers())
+    else if (stream.destroyed) this.fail(cutOff())
   }
 }
 
@@ -127,9 +82,9 @@ export function cutOff(): SidecarError {
   return new SidecarError('message-truncated', 'The body was cut off before its end.')
 }
 
-/** The body of a request or response of node:http. */
-export function messageBody(message: IncomingMessage, alive?: Alive): StreamBody {
-  return new MessageBody(message, alive)
+/** The body of a response of node:http. */
+export function messageBody(message: IncomingMessage): StreamBody {
+  return new MessageBody(message)
 }
 
 /** The body that arrives on a stream of node:http2, from before anything of it is read. */
@@ -140,8 +95,8 @@ export function http2Body(stream: Http2Stream, alive?: Alive): StreamBody {
 class MessageBody extends StreamBody {
   readonly #message: IncomingMessage
 
-  constructor(message: IncomingMessage, alive: Alive | undefined) {
-    super(message, alive)
+  constructor(message: IncomingMessage) {
+    super(message)
     this.#message = message
   }
 

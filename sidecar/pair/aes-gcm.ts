@@ -9,8 +9,34 @@ const OPTIONS = { authTagLength: TAG_BYTES }
  * @returns ciphertext | 16-byte tag
  */
 export function seal(key: Buffer | KeyObject, iv: Buffer, aad: Buffer, plaintext: Buffer): Buffer {
-  const cipher = createCipheriv('aes-256-gcm', key, iv, OPTIONS).setAAD(aad)
-  return Buffer.concat([cipher.update(plaintext), cipher.final(), cipher.getAuthTag()])
+  const sealed = Buffer.allocUnsafe(plaintext.length + TAG_BYTES)
+  sealInto(sealed, 0, key, iv, aad, [plaintext])
+  return sealed
+}
+
+/**
+ * As `seal`, into memory that is there.
+ * @param pieces are sealed as if they were one
+ * @returns where ciphertext and tag end
+ */
+export function sealInto(
+  out: Buffer,
+  at: number,
+  key: Buffer | KeyObject,
+  iv: Buffer,
+  aad: Buffer,
+  pieces: readonly Buffer[],
+): number {
+  const cipher = createCipheriv('aes-256-gcm', key, iv, OPTIONS)
+  // Of no data at all it is the same, for a tenth more.
+  if (aad.length > 0) cipher.setAAD(aad)
+  for (const piece of pieces) {
+    out.set(cipher.update(piece), at)
+    at += piece.length
+  }
+  cipher.final()
+  out.set(cipher.getAuthTag(), at)
+  return at + TAG_BYTES
 }
 
 /**
@@ -21,9 +47,8 @@ export function seal(key: Buffer | KeyObject, iv: Buffer, aad: Buffer, plaintext
 export function open(key: Buffer | KeyObject, iv: Buffer, aad: Buffer, sealed: Buffer): Buffer | undefined {
   const end = sealed.length - TAG_BYTES
   if (end < 0) return undefined
-  const decipher = createDecipheriv('aes-256-gcm', key, iv, OPTIONS)
-    .setAAD(aad)
-    .setAuthTag(sealed.subarray(end))
+  const decipher = createDecipheriv('aes-256-gcm', key, iv, OPTIONS).setAuthTag(sealed.subarray(end))
+  if (aad.length > 0) decipher.setAAD(aad)
   const plaintext = decipher.update(sealed.subarray(0, end))
   try {
     decipher.final()

@@ -1,4 +1,4 @@
-import { createHmac } from 'node:crypto'
+import { createHmac, type KeyObject } from 'node:crypto'
 
 const HASH_BYTES = 32
 const LABEL_PREFIX = 'relay1 '
@@ -13,7 +13,7 @@ export function extract(salt: Buffer | string, ikm: Buffer): Buffer {
  * @param lengthBytes at most 255 * 32
  * @returns memory of its own, so that it can be erased
  */
-export function expand(prk: Buffer, info: Buffer, lengthBytes: number): Buffer {
+export function expand(prk: Buffer | KeyObject, info: Buffer, lengthBytes: number): Buffer {
   const out = Buffer.allocUnsafeSlow(lengthBytes)
   let block = Buffer.alloc(0)
   for (let at = 0, counter = 1; at < lengthBytes; at += HASH_BYTES, counter++) {
@@ -28,7 +28,12 @@ export function expand(prk: Buffer, info: Buffer, lengthBytes: number): Buffer {
  * HKDF-Expand-Label (RFC 8446 section 7.1) with SHA-256 and the prefix "relay1 " in place of "tls13 ".
  * @throws RangeError for a context of more than 255 bytes
  */
-export function expandLabel(secret: Buffer, label: string, context: Buffer, lengthBytes: number): Buffer {
+export function expandLabel(
+  secret: Buffer | KeyObject,
+  label: string,
+  context: Buffer,
+  lengthBytes: number,
+): Buffer {
   if (context.length > 255) throw new RangeError('the context of a label has at most 255 bytes')
   const fullLabel = Buffer.from(LABEL_PREFIX + label)
   const length = Buffer.of(lengthBytes >> 8, lengthBytes & 0xff)

@@ -47,6 +47,9 @@ interface Inbound {
   usedAt: number
 }
 
+/** A lease whose keys are still to be derived. */
+export type LeasedBlock = Omit<Lease, 'keys'> & { blockSecret: Buffer }
+
 /** Pairs in the memory of this process: they end with it. */
 export class MemoryStore implements PairStore {
   readonly #clockMs: () => number
@@ -91,6 +94,14 @@ export class MemoryStore implements PairStore {
   }
 
   async lease(peer: string, spent?: Spent): Promise<Lease | undefined> {
+    const leased = this.leaseBlock(peer, spent)
+    if (!leased) return undefined
+    const { blockSecret, ...lease } = leased
+    return { ...lease, keys: new BlockKeys(blockSecret) }
+  }
+
+  /** As `lease`, for a process that derives the keys itself. */
+  leaseBlock(peer: string, spent?: Spent): LeasedBlock | undefined {
     const nowMs = this.#clockMs()
     for (const pair of this.#outbound.get(peer) ?? []) {
       if (!spent?.pairId.equals(pair.id)) continue
@@ -129,6 +140,11 @@ export class MemoryStore implements PairStore {
 
   async findInbound(id: Buffer): Promise<ReceivingPair | undefined> {
     return this.#find(id)?.pair
+  }
+
+  /** A pair that a peer made, and when it ends, monotonic; undefined when it is gone. */
+  inbound(id: Buffer): Pick<Inbound, 'pair' | 'endsAtMs'> | undefined {
+    return this.#find(id)
   }
 
   async claim({ id }: ReceivingPair, block: number, index: number): Promise<Claim> {
@@ -257,7 +273,7 @@ function isAlive(pair: Outbound, nowMs: number): boolean {
   return nowMs < pair.madeAtMs + ttlMs && pair.messages + INDICES_PER_BLOCK <= MESSAGES_PER_PAIR
 }
 
-function lease(pair: Outbound, nowMs: number): Lease {
+function lease(pair: Outbound, nowMs: number): LeasedBlock {
   const { id: pairId, name, chunkBytesMax, mesh, block } = pair
   const { blockSecret, nextChainKey } = nextBlock(pair.chainKey, block)
   pair.chainKey.fill(0)
@@ -266,8 +282,7 @@ function lease(pair: Outbound, nowMs: number): Lease {
   pair.leasedAtMs.push(nowMs)
   pair.openLeases++
   const { endsInMs, pairEnds } = termsOf(pair, nowMs)
-  const keys = new BlockKeys(blockSecret)
-  return { pairId, name, block, keys, chunkBytesMax, mesh, endsAtMs: nowMs + endsInMs, pairEnds }
+  return { pairId, name, block, blockSecret, chunkBytesMax, mesh, endsAtMs: nowMs + endsInMs, pairEnds }
 }
 
 /** The lowest block that is not dead; the marks of those below are dropped, and their keys erased. */

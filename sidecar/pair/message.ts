@@ -1,7 +1,8 @@
 /** Messages: the headers of request and response, and the sealed chunks that follow them (relay1 section 4). */
-import { createCipheriv, type KeyObject } from 'node:crypto'
+import type { KeyObject } from 'node:crypto'
 import { readVarint, varintLength, varintSize, writeVarint } from '../varint.ts'
-import { open, TAG_BYTES } from './aes-gcm.ts'
+import { open, sealInto, TAG_BYTES } from './aes-gcm.ts'
+import { Held } from './held.ts'
 import { Reject } from './reject.ts'
 import { PAIR_ID_BYTES } from './secrets.ts'
 
@@ -16,7 +17,6 @@ const IV_AT = INDEX_AT + 2
 export const HEADER_BYTES = IV_AT + IV_BYTES
 export const RESPONSE_HEADER_BYTES = 2 + IV_BYTES
 const CHUNKS_MAX = 2 ** 24
-const CIPHER_OPTIONS = { authTagLength: TAG_BYTES }
 const NOT_FINAL = Buffer.of(0)
 const FINAL = Buffer.of(1)
 const NOTHING = Buffer.alloc(0)
@@ -47,7 +47,7 @@ export function sealRequest(
   message: MessageId & MessageKeys,
   iv: Buffer,
 ): { header: Buffer; sealer: Sealer } {
-  const header = requestHeader(message, iv)
+  const header = headerOf(KIND_REQUEST, message, iv)
   const { requestKey: key, chunkBytesMax } = message
   return { header, sealer: new Sealer({ key, iv, aad: header, prefix: header, chunkBytesMax }) }
 }
@@ -87,10 +87,14 @@ export function openResponse(
   return new Opener({ ...options, headerBytes: RESPONSE_HEADER_BYTES })
 }
 
-function requestHeader({ pairId, block, index }: MessageId, iv: Buffer): Buffer {
+/**
+ * The HEADER_BYTES that name a message, or what is like one: version, kind, id, IV.
+ * @param iv 12 random bytes
+ */
+export function headerOf(kind: number, { pairId, block, index }: MessageId, iv: Buffer): Buffer {
   const header = Buffer.allocUnsafe(HEADER_BYTES)
   header[0] = VERSION
-  header[1] = KIND_REQUEST
+  header[1] = kind
   header.set(pairId, 2)
   header.writeUInt32BE(block, BLOCK_AT)
   header.writeUInt16BE(index, INDEX_AT)
@@ -101,11 +105,16 @@ function requestHeader({ pairId, block, index }: MessageId, iv: Buffer): Buffer 
 /** @throws Reject unsupported for another version, malformed for what is no header of a request */
 export function parseHeader(bytes: Buffer): MessageHeader {
   checkHeader(bytes, HEADER_BYTES, KIND_REQUEST)
+  return readHeader(bytes)
+}
+
+/** What `headerOf` wrote, of bytes that begin with it. */
+export function readHeader(bytes: Buffer): MessageHeader {
   return {
     pairId: bytes.subarray(2, BLOCK_AT),
     block: bytes.readUInt32BE(BLOCK_AT),
     index: bytes.readUInt16BE(INDEX_AT),
-    iv: bytes.subarray(IV_AT),
+    iv: bytes.subarray(IV_AT, HEADER_BYTES),
   }
 }
 
@@ -122,7 +131,8 @@ function parseResponseHeader(bytes: Buffer): Buffer {
   return bytes.subarray(2)
 }
 
-function checkHeader(bytes: Buffer, length: number, kind: number): void {
+/** @throws Reject unsupported for another version, malformed for another length or kind */
+export function checkHeader(bytes: Buffer, length: number, kind: number): void {
   if (bytes.length !== length) throw new Reject('malformed')
   if (bytes[0] !== VERSION) throw new Reject('unsupported')
   if (bytes[1] !== kind) throw new Reject('malformed')
@@ -240,14 +250,7 @@ export class Sealer {
 
   #chunk(out: Buffer, at: number, pieces: Buffer[], final: boolean): number {
     const aad = this.#sequence.next(final)
-    const cipher = createCipheriv('aes-256-gcm', this.#key, this.#sequence.nonce, CIPHER_OPTIONS).setAAD(aad)
-    for (const piece of pieces) {
-      out.set(cipher.update(piece), at)
-      at += piece.length
-    }
-    cipher.final()
-    out.set(cipher.getAuthTag(), at)
-    return at + TAG_BYTES
+    return sealInto(out, at, this.#key, this.#sequence.nonce, aad, pieces)
   }
 }
 
@@ -360,41 +363,5 @@ export class Opener {
   #refuse(code: 'malformed' | 'decrypt_failed'): never {
     this.#over = true
     throw new Reject(code)
-  }
-}
-
-/** Bytes that wait for the rest of what they belong to: as they came when they came at once, else copied together. */
-class Held {
-  /** how many there are */
-  bytes = 0
-  #buffer: Buffer = NOTHING
-
-  /** @param max how many there will be in the end, at most */
-  add(piece: Buffer, max: number): void {
-    const total = this.bytes + piece.length
-    if (this.bytes === 0) {
-      this.#buffer = piece
-    } else {
-      if (total > this.#buffer.length) this.#grow(Math.min(Math.max(2 * this.#buffer.length, total), max))
-      this.#buffer.set(piece, this.bytes)
-    }
-    this.bytes = total
-  }
-
-  get firstByte(): number {
-    return this.#buffer[0]!
-  }
-
-  take(): Buffer {
-    const taken = this.#buffer.subarray(0, this.bytes)
-    this.#buffer = NOTHING
-    this.bytes = 0
-    return taken
-  }
-
-  #grow(size: number): void {
-    const grown = Buffer.allocUnsafe(size)
-    grown.set(this.#buffer.subarray(0, this.bytes))
-    this.#buffer = grown
   }
 }

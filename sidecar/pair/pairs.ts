@@ -8,13 +8,14 @@
 import { type AgreedPair, type Identity, type OpenedHello, openHello } from './handshake.ts'
 import { type CarriedAnswer, PairingError, type PeerClock, pairWith } from './initiating.ts'
 import { PairingLimits, SeenHellos } from './limits.ts'
-import type { MessageHeader, MessageKeys } from './message.ts'
+import type { MessageHeader } from './message.ts'
 import { firstChainKey } from './ratchet.ts'
 import { ReceivingPair } from './receiving.ts'
+import { ReceivingMessage } from './receiving-message.ts'
 import { echoOf, parseReject, REJECTS, Reject, rejectRecord } from './reject.ts'
 import { type MeshSecret, Owners, PAIR_ID_BYTES } from './secrets.ts'
 import { Sending, type SendingMessage } from './sending.ts'
-import { type PairStore, type Spent, StoreUnavailableError } from './store.ts'
+import { available, type PairStore, type Spent, StoreUnavailableError } from './store.ts'
 
 export interface PairsOptions {
   identity: Identity
@@ -49,17 +50,6 @@ export interface Pairing {
  * @param failure why there is no pair, in a box as anything can be thrown
  */
 export type OnPaired = (name: string, failure?: { error: unknown }) => void
-
-/** The keys of a message that came in, and the right to run it. */
-export interface ReceivingMessage extends MessageKeys {
-  /** what its sender calls itself */
-  peer: string
-  /**
-   * Marks the message as run. Only after its first chunk has authenticated, and before anything of it is acted upon.
-   * @throws Reject unless it is the first to do so
-   */
-  claim(): Promise<void>
-}
 
 /** What a responder grants to a pair. */
 const GRANT = { leaseMs: 60_000, pairTtlS: 3600, chunkLog2: 16 }
@@ -118,7 +108,21 @@ export class Pairs {
   }
 
   /**
-   * Begins a message to a peer, pairing with it first where there is no pair.
+   * Is this the secret for what begins with a peer? Not if it does not count any more, nor if it was the current one
+   * and no pair has been made since with the one that is now: a tunnel of such a pair gives way to another.
+   * @param peer base URL of the peer's sidecar
+   */
+  isUsedFor(peer: string, mesh: MeshSecret): boolean {
+    return this.isListed(mesh) && !this.#isOutdated(mesh, this.#peers.get(peer))
+  }
+
+  /** Does a secret still count? A tunnel of a pair that was made under one that does not gets no new calls. */
+  isListed(mesh: MeshSecret): boolean {
+    return this.#identity.secrets.includes(mesh)
+  }
+
+  /**
+   * Begins a message to a peer, or a tunnel, pairing with it first where there is no pair.
    * @param peer base URL of the peer's sidecar
    * @param cause what it is for: given to `onPairing` if it takes one
    * @throws PairingError, StoreUnavailableError, or what `carry` throws
@@ -174,7 +178,7 @@ export class Pairs {
   }
 
   /**
-   * Finds the keys of a message that came in.
+   * Finds the keys of a message, or of a tunnel, that came in.
    * @throws Reject unknown_pair, state_lost, block_out_of_reach or state_unavailable
    */
   async accept(header: MessageHeader): Promise<ReceivingMessage> {
@@ -183,20 +187,7 @@ export class Pairs {
     if (!this.#owners.find(header.pairId)) throw new Reject('unknown_pair')
     const pair = await available(store.findInbound(header.pairId, header.block))
     if (!pair) throw new Reject('state_lost')
-    const { request, response } = pair.keys(header.block, header.index, clockMs())
-    const claim = async () => {
-      const claimed = await available(store.claim(pair, header.block, header.index))
-      if (claimed === 'gone') throw new Reject('state_lost')
-      if (claimed === 'out-of-reach') throw new Reject('block_out_of_reach')
-      if (claimed !== 'new') throw new Reject('replayed')
-    }
-    return {
-      requestKey: request,
-      responseKey: response,
-      chunkBytesMax: pair.chunkBytesMax,
-      peer: pair.peer,
-      claim,
-    }
+    return new ReceivingMessage(store, pair, header, clockMs())
   }
 
   /**
@@ -228,15 +219,15 @@ export class Pairs {
     if (!(await available(store.firstSight(opened.hash)))) throw new Reject('replayed')
     const { answer, pair } = opened.accept({ random, ...GRANT })
     // It may have been dropped meanwhile.
-    if (!this.#identity.secrets.includes(pair.mesh)) throw new Reject('psk_unknown')
+    if (!this.isListed(pair.mesh)) throw new Reject('psk_unknown')
     await available(store.addInbound(receivingPair(pair), 1000 * pair.ttlS))
     return answer
   }
 
   /**
    * The record that tells a reject to the initiator.
-   * @param bytes the message or m1 that it answers, as far as it was read
-   * @param kind which of both
+   * @param bytes the message, opening of a tunnel or m1 that it answers, as far as it was read
+   * @param kind what it answers: an opening is like a message
    */
   async rejectRecord(
     reject: Reject,
@@ -285,8 +276,12 @@ export class Pairs {
     state.sending = new Sending(lease)
     // It may be of a pair that was dropped meanwhile.
     if (dropped) return state.sending.end()
-    const isRetired = lease.mesh === this.#retired && state.pairedFor !== this.#identity.secrets[0]
-    if ((lease.pairEnds || isRetired) && !state.pairing) this.#renew(peer, state, cause)
+    if ((lease.pairEnds || this.#isOutdated(lease.mesh, state)) && !state.pairing)
+      this.#renew(peer, state, cause)
+  }
+
+  #isOutdated(mesh: MeshSecret, state: Peer | undefined): boolean {
+    return mesh === this.#retired && state?.pairedFor !== this.#identity.secrets[0]
   }
 
   /** Make before break: the next pair is made while the last one still serves, and taken into use at once. */
@@ -339,7 +334,7 @@ export class Pairs {
     const identity = this.#identity
     const [current] = identity.secrets
     const pair = await pairWith(identity, { random, nowMs, clock: state }, (hello) => carry(peer, hello))
-    if (!this.#identity.secrets.includes(pair.mesh)) {
+    if (!this.isListed(pair.mesh)) {
       // The secret has been dropped meanwhile.
       pair.secret.fill(0)
       return this.#pair(peer, state)
@@ -396,14 +391,4 @@ function receivingPair(pair: AgreedPair): ReceivingPair {
 /** The id of a message's pair; shorter when not all of it was read. */
 function namedPair(message: Buffer): Buffer {
   return message.subarray(2, 2 + PAIR_ID_BYTES)
-}
-
-/** A store that is away is told to the initiator as what it is. */
-async function available<T>(answer: Promise<T>): Promise<T> {
-  try {
-    return await answer
-  } catch (error) {
-    if (error instanceof StoreUnavailableError) throw new Reject('state_unavailable')
-    throw error
-  }
 }

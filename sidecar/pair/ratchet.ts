@@ -70,6 +70,13 @@ export class BlockKeys {
     }
   }
 
+  /** Erases the keys of a message from the memory of this object; they are derived anew if they are asked for again. */
+  forget(index: number): void {
+    const number = Math.floor(index / INDICES_PER_PAGE)
+    this.#pages.get(number)?.fill(0)
+    this.#pages.delete(number)
+  }
+
   /** Forgets all keys; none can be had any more. */
   erase(): void {
     this.#erased = true

@@ -91,6 +91,11 @@ export class ReceivingPair {
     }
   }
 
+  /** Erases the keys of a message, as far as memory holds them. */
+  forgetKeys(block: number, index: number): void {
+    this.#blocks.get(block)?.forget(index)
+  }
+
   /** Is a block not too far ahead, as far as is known here? */
   reaches(block: number): boolean {
     return block <= Math.min(this.#highest + BLOCKS_SKIP_MAX, this.#floor + BLOCKS_SPAN_MAX)
@@ -108,6 +113,11 @@ export class ReceivingPair {
     if (!secret) return
     this.#secrets.delete(block)
     this.#blocks.set(block, new BlockKeys(secret))
+  }
+
+  /** When the first message of each block that lives authenticated, as far as is known here; monotonic, by block. */
+  get firstSeenMs(): ReadonlyMap<number, number> {
+    return this.#firstSeenMs
   }
 
   /** The lowest block that is not dead; what is below it has been erased. */

@@ -51,6 +51,12 @@ export class Resend {
     this.#kind = kind
   }
 
+  /** Another copy, which is not judged here, may have run. */
+  perhapsRan(): void {
+    this.#left++
+    this.#perhapsRun++
+  }
+
   /**
    * Judges what may be done after a copy failed.
    * @param nowMs monotonic

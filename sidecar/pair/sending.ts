@@ -1,11 +1,41 @@
+import type { KeyObject } from 'node:crypto'
 import type { MessageId, MessageKeys } from './message.ts'
-import { INDICES_PER_BLOCK } from './ratchet.ts'
+import { type BlockKeys, INDICES_PER_BLOCK } from './ratchet.ts'
+import type { MeshSecret } from './secrets.ts'
 import type { Lease } from './store.ts'
 
-/** A message that may be sent once: an index that no other message has, and its keys. */
-export interface SendingMessage extends MessageId, MessageKeys {
+/** A message, or a tunnel, that may be sent once: an index that no other has, and its keys. */
+export class SendingMessage implements MessageId, MessageKeys {
+  readonly pairId: Buffer
   /** what its receiver calls itself */
-  peer: string
+  readonly peer: string
+  /** the secret under which the pair was made */
+  readonly mesh: MeshSecret
+  readonly block: number
+  readonly index: number
+  readonly requestKey: KeyObject
+  readonly responseKey: KeyObject
+  readonly chunkBytesMax: number
+  readonly #blockKeys: BlockKeys
+
+  /** @param index spent before its keys are used: no failure can use it again */
+  constructor({ pairId, name, mesh, block, keys, chunkBytesMax }: Lease, index: number) {
+    const { request, response } = keys.keys(index)
+    this.pairId = pairId
+    this.peer = name
+    this.mesh = mesh
+    this.block = block
+    this.index = index
+    this.requestKey = request
+    this.responseKey = response
+    this.chunkBytesMax = chunkBytesMax
+    this.#blockKeys = keys
+  }
+
+  /** Erases the keys where they came from: what follows from them alone is of use from here on. */
+  forgetKeys(): void {
+    this.#blockKeys.forget(this.index)
+  }
 }
 
 /** The indices of a lease, each given out once. */
@@ -20,11 +50,7 @@ export class Sending {
 
   next(nowMs: number): SendingMessage | undefined {
     if (this.#ended || this.messages >= INDICES_PER_BLOCK || nowMs >= this.lease.endsAtMs) return undefined
-    // Spent before its key is used: no failure can use it again.
-    const index = this.messages++
-    const { pairId, name: peer, block, keys, chunkBytesMax } = this.lease
-    const { request, response } = keys.keys(index)
-    return { pairId, peer, block, index, requestKey: request, responseKey: response, chunkBytesMax }
+    return new SendingMessage(this.lease, this.messages++)
   }
 
   /** Gives out no more, and erases the keys: messages that have begun have theirs. */

@@ -1,5 +1,6 @@
 import type { BlockKeys } from './ratchet.ts'
 import type { ReceivingPair } from './receiving.ts'
+import { Reject } from './reject.ts'
 import type { MeshSecret } from './secrets.ts'
 
 /** The exclusive right to the indices of one block of a pair, until it ends. */
@@ -134,5 +135,18 @@ export class StoreUnavailableError extends Error {
   constructor(message = 'the store of the pairs is away') {
     super(message)
     this.name = 'StoreUnavailableError'
+  }
+}
+
+/**
+ * What a store answers.
+ * @throws Reject state_unavailable when it is away: the initiator is told so
+ */
+export async function available<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer
+  } catch (error) {
+    if (error instanceof StoreUnavailableError) throw new Reject('state_unavailable')
+    throw error
   }
 }

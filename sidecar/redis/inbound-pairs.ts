@@ -1,4 +1,5 @@
-import { BLOCK_LIFE_MS, ReceivingPair } from '../pair/receiving.ts'
+import { KnownPairs } from '../pair/known-pairs.ts'
+import { ReceivingPair } from '../pair/receiving.ts'
 import type { Claim, PairSummary } from '../pair/store.ts'
 import { Claims } from './claims.ts'
 import { type RedisConnection, unlessAway } from './connection.ts'
@@ -6,24 +7,11 @@ import { ADD, AGE, FIND, FIRST_SIGHT, FORGET, IDS, RAISE, SUMMARIES } from './in
 import type { Place } from './place.ts'
 import { portions } from './portions.ts'
 
-/** A pair that no message uses here is read anew when one does: its blocks died, and its key was raised, before. */
-const UNUSED_MS = 2 * BLOCK_LIFE_MS
-
 /** What FIND gives: name, bytes of a chunk, ms to its end, base, chain key, floor, blocks and how many ms ago each. */
 type Found = [string, number, number, number, string, number, ...(string | number)[]]
 
 /** Which secret it is is known by who gave the place. */
 type Summary = Omit<PairSummary, 'secret'>
-
-/** A pair as this process knows it. */
-interface Known {
-  pair: ReceivingPair
-  /** until when it need not be looked up, monotonic */
-  endsAtMs: number
-  usedAtMs: number
-  /** the block of the chain key that Redis holds, as far as is known here */
-  base: number
-}
 
 /**
  * The pairs that peers made with this relay, in one place of Redis. Each message is claimed there; the keys of those
@@ -34,15 +22,16 @@ export class InboundPairs {
   readonly #place: Place
   readonly #clockMs: () => number
   readonly #claims: Claims
-  /** by pair id in hex, and so are the others */
-  readonly #known = new Map<string, Known>()
-  readonly #lookups = new Map<string, Promise<ReceivingPair | undefined>>()
+  readonly #known: KnownPairs
+  /** the block of the chain key that Redis holds, as far as is known here */
+  readonly #bases = new WeakMap<ReceivingPair, number>()
 
   constructor(connection: RedisConnection, place: Place, clockMs: () => number) {
     this.#connection = connection
     this.#place = place
     this.#clockMs = clockMs
     this.#claims = new Claims(connection, place)
+    this.#known = new KnownPairs(clockMs)
   }
 
   async add(pair: ReceivingPair, ttlMs: number): Promise<void> {
@@ -59,37 +48,23 @@ export class InboundPairs {
 
   /** The pair, if it need not be looked up for a message of this block. */
   known(id: Buffer, block: number): ReceivingPair | undefined {
-    const known = this.#known.get(id.toString('hex'))
-    const nowMs = this.#clockMs()
-    if (!known || nowMs >= known.endsAtMs || !known.pair.reaches(block)) return undefined
-    known.usedAtMs = nowMs
-    return known.pair
+    return this.#known.find(id.toString('hex'), block)
   }
 
   lookUp(id: Buffer): Promise<ReceivingPair | undefined> {
     const hex = id.toString('hex')
-    let lookup = this.#lookups.get(hex)
-    if (!lookup) {
-      lookup = this.#read(id, hex).finally(() => this.#lookups.delete(hex))
-      this.#lookups.set(hex, lookup)
-    }
-    return lookup
+    return this.#known.lookUp(hex, () => this.#read(id, hex))
   }
 
   async claim(pairId: Buffer, block: number, index: number): Promise<Claim> {
     const hex = pairId.toString('hex')
-    const { outcome, seenMsAgo, floor, endsInMs } = await this.#claims.claim(hex, block, index)
-    const known = this.#known.get(hex)
+    const { outcome, ...state } = await this.#claims.claim(hex, block, index)
     if (outcome === 'damaged') this.#place.complain('responder')
     if (outcome === 'damaged' || outcome === 'gone') {
-      this.#forgetHere(hex)
+      this.#known.forget(hex)
       return 'gone'
     }
-    if (!known) return outcome
-    const nowMs = this.#clockMs()
-    known.endsAtMs = nowMs + endsInMs
-    if (outcome === 'new') known.pair.authenticated(block, nowMs - seenMsAgo)
-    known.pair.bury(floor)
+    this.#known.claimed(hex, block, { isNew: outcome === 'new', ...state })
     return outcome
   }
 
@@ -113,15 +88,12 @@ export class InboundPairs {
   }
 
   sweep(): void {
-    const nowMs = this.#clockMs()
-    for (const [hex, known] of this.#known) {
-      if (known.endsAtMs <= nowMs || known.usedAtMs + UNUSED_MS <= nowMs) this.#forgetHere(hex)
-      else if (known.pair.floor(nowMs) > known.base) this.#raise(hex, known)
-    }
+    for (const pair of this.#known.sweep())
+      if (pair.floorKey.block > this.#bases.get(pair)!) this.#raise(pair)
   }
 
   close(): void {
-    for (const hex of this.#known.keys()) this.#forgetHere(hex)
+    this.#known.close()
   }
 
   async #read(id: Buffer, hex: string): Promise<ReceivingPair | undefined> {
@@ -130,11 +102,11 @@ export class InboundPairs {
     const found = (await this.#connection.run(FIND, keys, [hex])) as Found | string[]
     if (found.length <= 1) {
       if (found.length === 1) this.#place.complain('responder')
-      this.#forgetHere(hex)
+      this.#known.forget(hex)
       return undefined
     }
     const [peer, chunkBytesMax, endsInMs, base, key, floor, ...seen] = found as Found
-    let pair = this.#known.get(hex)?.pair
+    let pair = this.#known.get(hex)
     if (!pair) {
       const chainKey = this.#place.unwrap(key, { role: 'responder', pairId: id, block: base })
       if (!chainKey) {
@@ -147,17 +119,18 @@ export class InboundPairs {
     for (let i = 0; i < seen.length; i += 2)
       pair.authenticated(Number(seen[i]), startedMs - Number(seen[i + 1]))
     pair.bury(floor)
-    this.#known.set(hex, { pair, endsAtMs: startedMs + endsInMs, usedAtMs: startedMs, base })
+    this.#known.keep(hex, pair, startedMs + endsInMs)
+    this.#bases.set(pair, base)
     return pair
   }
 
   /** Keeps the chain key of the lowest block that lives, so that Redis gives nothing of those that are dead. */
-  #raise(hex: string, known: Known): void {
-    const { id, floorKey } = known.pair
+  #raise(pair: ReceivingPair): void {
+    const { id, floorKey } = pair
     const { chainKey, block } = floorKey
-    known.base = block
+    this.#bases.set(pair, block)
     const key = this.#place.wrap(chainKey, { role: 'responder', pairId: id, block })
-    unlessAway(this.#connection.run(RAISE, [this.#place.pair(hex)], [block, key]))
+    unlessAway(this.#connection.run(RAISE, [this.#place.pair(id.toString('hex'))], [block, key]))
   }
 
   async #summaries(): Promise<(Summary & { id: string })[]> {
@@ -180,14 +153,9 @@ export class InboundPairs {
 
   async #forget(ids: readonly string[]): Promise<void> {
     for (const some of portions(ids)) {
-      for (const hex of some) this.#forgetHere(hex)
+      for (const hex of some) this.#known.forget(hex)
       const pairs = some.map((hex) => this.#place.pair(hex))
       await this.#connection.run(FORGET, [this.#place.used, this.#place.fresh, ...pairs], some)
     }
-  }
-
-  #forgetHere(hex: string): void {
-    this.#known.get(hex)?.pair.erase()
-    this.#known.delete(hex)
   }
 }

@@ -4,11 +4,11 @@ import type { Fields, RequestHead, Watcher } from '../call.ts'
 import type { SidecarError } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import { CallTrace } from './call-trace.ts'
-import { Coding } from './coding.ts'
+import { Coding, type CodingListener } from './coding.ts'
 import { contextFields, withOuterContext } from './context-fields.ts'
-import { Forward, type Forwarded, type Target } from './forward.ts'
+import { Forward, type ForwardListener, type Target } from './forward.ts'
 import { methodName, spanName } from './method-name.ts'
-import type { CallLabels, Direction, Metrics } from './metrics.ts'
+import type { CallLabels, Carriage, Direction, Metrics } from './metrics.ts'
 import type { Recent } from './recent.ts'
 import type { Tracing } from './tracing.ts'
 
@@ -26,11 +26,12 @@ export interface RecordOptions {
 
 const NONE: Fields = []
 
-export class CallRecord implements Watcher {
+export class CallRecord implements Watcher, CodingListener, ForwardListener {
   readonly #options: RecordOptions
   readonly #startMs = performance.now()
   /** undefined: it is none that is counted, such as a pairing */
   #direction: Direction | undefined
+  #carriage: Carriage = 'message'
   #method = 'POST'
   #peer = ''
   #status = 0
@@ -38,14 +39,20 @@ export class CallRecord implements Watcher {
   /** of what carried a message of a peer */
   #outerFields: Fields = NONE
   #trace: CallTrace | undefined
-  readonly #codings: Coding[] = []
-  readonly #forwards: Forward[] = []
+  /** the last ones; each knows the one before it */
+  #coding: Coding | undefined
+  #forward: Forward | undefined
   #forwardedS = 0
   /** Then nothing begins any more, though something may still be under way. */
   #isOver = false
 
   constructor(options: RecordOptions) {
     this.#options = options
+  }
+
+  /** How it is carried from sidecar to sidecar: as a message, unless said. */
+  by(carriage: Carriage): void {
+    this.#carriage = carriage
   }
 
   /** It is a call of the app. */
@@ -104,30 +111,26 @@ export class CallRecord implements Watcher {
 
   /** The encoding or decoding of one of its messages. */
   coding(operation: 'encode' | 'decode', what: 'request' | 'response'): Coding {
-    const coding = new Coding(operation, what)
-    coding.onEnd(() => {
-      const { workMs, plaintextBytes, messageBytes } = coding
-      this.#options.metrics.coded(operation, what, { seconds: workMs / 1000, plaintextBytes, messageBytes })
-    })
-    this.#codings.push(coding)
-    return coding
+    this.#coding = new Coding(operation, what, this, this.#coding)
+    return this.#coding
+  }
+
+  onCoded({ operation, what, workMs, plaintextBytes, messageBytes }: Coding): void {
+    const seconds = this.#carriage === 'message' ? workMs / 1000 : undefined
+    this.#options.metrics.coded(operation, what, seconds, plaintextBytes, messageBytes)
   }
 
   /** The call, or a message of it, is sent. */
   forward(target: Target): Forward {
-    const { metrics } = this.#options
-    const forward = new Forward(
-      this.#isOver ? undefined : this.#trace,
-      this.#method,
-      target,
-      ({ status, error, seconds }: Forwarded) => {
-        this.#forwardedS += seconds
-        if (this.#direction)
-          metrics.forwarded({ ...this.#labels, status, error }, seconds, this.#sampledTraceId)
-      },
-    )
-    this.#forwards.push(forward)
-    return forward
+    const callTrace = this.#isOver ? undefined : this.#trace
+    this.#forward = new Forward(callTrace, this.#method, target, this, this.#forward)
+    return this.#forward
+  }
+
+  onForwarded(status: number, error: string, seconds: number): void {
+    this.#forwardedS += seconds
+    if (!this.#direction) return
+    this.#options.metrics.forwarded({ ...this.#labels, status, error }, seconds, this.#sampledTraceId)
   }
 
   /** The fields of the call's head as they are sent on. */
@@ -172,7 +175,7 @@ export class CallRecord implements Watcher {
     this.#isOver = true
     // What is not complete then was given up for what went wrong with the call, if anything did.
     const cut = this.#error
-    for (const forward of this.#forwards) forward.end(cut)
+    for (let forward = this.#forward; forward; forward = forward.earlier) forward.end(cut)
     const endMs = performance.now()
     // Not before: which trace a message belongs to is known once it has been decoded.
     if (this.#trace?.sampled) for (const coding of this.#codings) this.#codingSpan(coding, endMs, cut)
@@ -182,6 +185,13 @@ export class CallRecord implements Watcher {
     if (status > 0) this.#trace?.set('http.response.status_code', status)
     if (error) this.#trace?.set('error.type', error)
     this.#trace?.end(endMs, why !== undefined || status >= 500)
+  }
+
+  /** In the order in which they began. */
+  get #codings(): Coding[] {
+    const codings: Coding[] = []
+    for (let coding = this.#coding; coding; coding = coding.earlier) codings.unshift(coding)
+    return codings
   }
 
   #begin(inner: Fields): void {
@@ -210,6 +220,7 @@ export class CallRecord implements Watcher {
     const [input, output] =
       operation === 'encode' ? [plaintextBytes, messageBytes] : [messageBytes, plaintextBytes]
     const span = this.#trace!.begin(`mte.${operation} ${what}`, SpanKind.INTERNAL, startMs, {
+      'mte.carriage': this.#carriage,
       'mte.message.type': what,
       'mte.input.size': input,
       'mte.output.size': output,
@@ -239,15 +250,18 @@ export class CallRecord implements Watcher {
     const { metrics, recent, accessLog } = this.#options
     const seconds = (endMs - this.#startMs) / 1000
     metrics.served(call, seconds, this.#sampledTraceId)
+    // One that was passed through in plain, or refused before, was not carried.
+    if (this.#coding) metrics.carried(call.direction, this.#carriage)
     recent.served(call, seconds)
     accessLog?.info({ ...this.#accessFields(call), totalMs: rounded(1000 * seconds), ...this.ids }, 'call')
   }
 
   #accessFields({ direction, peer, method, status, error }: CallLabels): object {
+    const codings = this.#codings
     const workMs = (operation: string) =>
-      sum(this.#codings.filter((coding) => coding.operation === operation).map(({ workMs }) => workMs))
+      sum(codings.filter((coding) => coding.operation === operation).map(({ workMs }) => workMs))
     const bytes = (what: string) =>
-      sum(this.#codings.filter((coding) => coding.what === what).map(({ plaintextBytes }) => plaintextBytes))
+      sum(codings.filter((coding) => coding.what === what).map(({ plaintextBytes }) => plaintextBytes))
     return {
       direction,
       peer,

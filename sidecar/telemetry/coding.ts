@@ -6,6 +6,11 @@ export interface Counts {
   readonly chunks: number
 }
 
+/** Told that a message is complete. */
+export interface CodingListener {
+  onCoded(coding: Coding): void
+}
+
 /** One message as it is encoded or decoded: however long that takes, how much of it was work, and how much it was. */
 export class Coding implements Counts {
   readonly operation: 'encode' | 'decode'
@@ -13,13 +18,24 @@ export class Coding implements Counts {
   readonly startMs = performance.now()
   /** what was spent on it, without the waiting for what came and went */
   workMs = 0
+  /** the one of the same call that began before it */
+  readonly earlier: Coding | undefined
   #counts: Counts = NOTHING
   #endMs: number | undefined
-  readonly #onEnd: (() => void)[] = []
+  readonly #listener: CodingListener | undefined
+  #follower: CodingListener | undefined
 
-  constructor(operation: 'encode' | 'decode', what: 'request' | 'response') {
+  /** @param listener told once the message is complete */
+  constructor(
+    operation: 'encode' | 'decode',
+    what: 'request' | 'response',
+    listener?: CodingListener,
+    earlier?: Coding,
+  ) {
     this.operation = operation
     this.what = what
+    this.#listener = listener
+    this.earlier = earlier
   }
 
   get plaintextBytes(): number {
@@ -39,10 +55,10 @@ export class Coding implements Counts {
     return this.#endMs
   }
 
-  /** Calls back once the message is complete: at once if it is already. */
-  onEnd(callback: () => void): void {
-    if (this.#endMs === undefined) this.#onEnd.push(callback)
-    else callback()
+  /** Tells one more, once the message is complete: at once if it is already. */
+  alsoTell(follower: CodingListener): void {
+    if (this.#endMs === undefined) this.#follower = follower
+    else follower.onCoded(this)
   }
 
   /** @param counts of whatever seals or opens the message; they are read when it is over */
@@ -63,7 +79,8 @@ export class Coding implements Counts {
   /** The message is complete. */
   end(): void {
     this.#endMs = performance.now()
-    for (const callback of this.#onEnd) callback()
+    this.#listener?.onCoded(this)
+    this.#follower?.onCoded(this)
   }
 }
 

@@ -1,5 +1,6 @@
 /** Trace contexts of others, where this sidecar makes no spans: they are passed on, and joined with what a mesh makes of them. */
 import type { Fields } from '../call.ts'
+import { field } from '../http/fields.ts'
 
 /** W3C Trace Context section 3.2: version, trace id, parent id, flags; later versions may say more after them. */
 const TRACEPARENT = /^(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?$/
@@ -20,6 +21,7 @@ export function contextFields(fields: Fields): Fields {
  * between the sidecars have added spans to it.
  */
 export function withOuterContext(inner: Fields, outer: Fields): Fields {
+  if (field(inner, 'traceparent') === undefined) return inner
   const own = find(inner)
   const continued = own && find(outer)
   if (!continued || continued.traceId !== own.traceId) return inner

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import { type Attributes, type SpanContext, SpanKind } from '@opentelemetry/api'
 import type { CallTrace } from './call-trace.ts'
-import type { Coding } from './coding.ts'
+import type { Coding, CodingListener } from './coding.ts'
 import { spanName } from './method-name.ts'
 import type { Span } from './tracing.ts'
 
@@ -15,20 +15,22 @@ export interface Target {
   resends?: number
 }
 
-/** What became of something that was sent. */
-export interface Forwarded {
-  /** 0: there was no answer */
-  status: number
-  /** empty: none */
-  error: string
-  seconds: number
+/** Told what became of something that was sent. */
+export interface ForwardListener {
+  /**
+   * @param status 0: there was no answer
+   * @param error empty: none
+   */
+  onForwarded(status: number, error: string, seconds: number): void
 }
 
 /** The step in which a call leaves this sidecar, once for each time that it is sent: until its answer is complete. */
-export class Forward {
+export class Forward implements CodingListener {
   readonly #startMs = performance.now()
   readonly #span: Span | undefined
-  readonly #onEnd: (forwarded: Forwarded) => void
+  /** the one of the same call that began before it */
+  readonly earlier: Forward | undefined
+  readonly #listener: ForwardListener | undefined
   #status = 0
   #error = ''
   #rejected: string | undefined
@@ -36,16 +38,19 @@ export class Forward {
 
   /**
    * @param callTrace undefined: nothing is traced
+   * @param listener told of its end
    * @param parent where it is not directly below the call
    */
   constructor(
     callTrace: CallTrace | undefined,
     method: string,
     target: Target,
-    onEnd: (forwarded: Forwarded) => void,
+    listener?: ForwardListener,
+    earlier?: Forward,
     parent?: SpanContext,
   ) {
-    this.#onEnd = onEnd
+    this.#listener = listener
+    this.earlier = earlier
     this.#span = callTrace?.sampled
       ? callTrace.begin(
           spanName(method),
@@ -81,7 +86,12 @@ export class Forward {
 
   /** It ends with the message of its answer. */
   endWith(answer: Coding): void {
-    answer.onEnd(() => this.end(''))
+    answer.alsoTell(this)
+  }
+
+  /** The message of its answer is complete. */
+  onCoded(): void {
+    this.end('')
   }
 
   /** @param error empty: none but what the answer tells */
@@ -91,7 +101,7 @@ export class Forward {
     const endMs = performance.now()
     const status = this.#status
     error ||= this.#error || (status >= 400 ? String(status) : '')
-    this.#onEnd({ status, error, seconds: (endMs - this.#startMs) / 1000 })
+    this.#listener?.onForwarded(status, error, (endMs - this.#startMs) / 1000)
     if (!this.#span) return
     if (status > 0) this.#span.set('http.response.status_code', status)
     if (error) this.#span.set('error.type', error)

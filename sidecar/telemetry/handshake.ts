@@ -36,7 +36,14 @@ export class Handshake {
 
   /** A pairing message is sent. */
   forward(url: string): Forward {
-    return new Forward(this.#span && this.cause?.trace, 'POST', { url }, () => {}, this.spanContext)
+    return new Forward(
+      this.#span && this.cause?.trace,
+      'POST',
+      { url },
+      undefined,
+      undefined,
+      this.spanContext,
+    )
   }
 
   /** The fields that a pairing message has outside, where the network sees them. */

@@ -74,6 +74,11 @@ export class Counter {
     this.#series.at(attributes).value += value
   }
 
+  /** The series of some attributes, for whoever adds to it often. */
+  series(...attributes: Value[]): { value: number } {
+    return this.#series.at(attributes)
+  }
+
   family(): Family {
     const { name, unit, description } = this.#definition
     const points = this.#series.all.map((series) => ({ ...series }))

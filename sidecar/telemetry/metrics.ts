@@ -5,6 +5,8 @@ import { methodName } from './method-name.ts'
 import { prometheusText, watchProcess } from './prometheus.ts'
 
 export type Direction = 'outbound' | 'inbound'
+/** How a call goes from sidecar to sidecar: sealed by itself, or with others in one long stream. */
+export type Carriage = 'message' | 'tunnel'
 
 /** A call that is over. The peer, method and error may be anything: what is shown of them is bounded. */
 export interface CallLabels {
@@ -50,7 +52,8 @@ function table() {
     operations: new Histogram({
       name: 'mte.operation.duration',
       unit: 's',
-      description: 'Work of encoding or decoding a message, and duration of a handshake.',
+      description:
+        'Work of encoding or decoding a message, or a record of a tunnel, and duration of a handshake.',
       attributes: ['operation'],
       bounds: [
         0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
@@ -118,6 +121,24 @@ function table() {
       description: 'Calls under way.',
       attributes: ['direction'],
     }),
+    calls: new Counter({
+      name: 'mte.calls',
+      unit: '{call}',
+      description: 'Calls that are over, by how they went from sidecar to sidecar.',
+      attributes: ['mte.direction', 'mte.carriage'],
+    }),
+    records: new Counter({
+      name: 'mte.tunnel.records',
+      unit: '{record}',
+      description: 'Records of tunnels, each with whatever many calls had to say at once.',
+      attributes: ['direction'],
+    }),
+    tunnels: new Gauge({
+      name: 'mte.tunnels',
+      unit: '{tunnel}',
+      description: 'Tunnels that are open.',
+      attributes: ['role'],
+    }),
     pairs: new Gauge({
       name: 'mte.pairs',
       unit: '{pair}',
@@ -127,9 +148,13 @@ function table() {
   }
 }
 
+type Coded = Record<'messages' | 'plaintextBytes' | 'messageBytes', { value: number }>
+
 /** The metrics of one sidecar: always counted, and bounded whatever peers and apps do. */
 export class Metrics {
   readonly #table = table()
+  /** the series of messages encoded and decoded, which are added to more often than any other */
+  readonly #coded: Record<string, Partial<Record<string, Coded>>> = { encode: {}, decode: {} }
   readonly #peers = new Names('other')
   readonly #errors = new Names('_OTHER', Object.keys(ERRORS))
   readonly #rejectCodes = new Names('_OTHER')
@@ -152,17 +177,34 @@ export class Metrics {
     this.#call(this.#table.forwarded, call, seconds, traceId)
   }
 
-  /** A message is complete. `seconds` is the work alone; `messageBytes` includes all that is added. */
+  /** A call that was carried from sidecar to sidecar is over. */
+  carried(direction: Direction, carriage: Carriage): void {
+    this.#table.calls.add(1, direction, carriage)
+  }
+
+  /** A record of a tunnel went out or came in. */
+  record(direction: 'sent' | 'received', seconds: number): void {
+    this.#table.records.add(1, direction)
+    this.#table.operations.record(seconds, undefined, direction === 'sent' ? 'encode' : 'decode')
+  }
+
+  /**
+   * A message is complete, or a request or answer by a tunnel.
+   * @param seconds the work alone; undefined for what shares its records with others
+   * @param messageBytes with all that is added
+   */
   coded(
     operation: 'encode' | 'decode',
     what: 'request' | 'response',
-    work: { seconds: number; plaintextBytes: number; messageBytes: number },
+    seconds: number | undefined,
+    plaintextBytes: number,
+    messageBytes: number,
   ): void {
-    const { operations, messages, plaintextBytes, messageBytes } = this.#table
-    operations.record(work.seconds, undefined, operation)
-    messages.add(1, operation, what)
-    plaintextBytes.add(work.plaintextBytes, operation, what)
-    messageBytes.add(work.messageBytes, operation, what)
+    if (seconds !== undefined) this.#table.operations.record(seconds, undefined, operation)
+    const coded = (this.#coded[operation]![what] ??= this.#codedAs(operation, what))
+    coded.messages.value++
+    coded.plaintextBytes.value += plaintextBytes
+    coded.messageBytes.value += messageBytes
   }
 
   /** A handshake has ended. @param error empty: there is a pair */
@@ -192,9 +234,11 @@ export class Metrics {
   /** Says how to find out what goes up and down; where a function fails, its metric has no values that time. */
   watch(gauges: {
     openCalls(): Record<Direction, number>
+    tunnels(): Record<'initiator' | 'responder', number>
     pairs(): Promise<Record<'initiator' | 'responder', number>>
   }): void {
     this.#table.openCalls.watch(() => gauges.openCalls())
+    this.#table.tunnels.watch(() => gauges.tunnels())
     this.#table.pairs.watch(() => gauges.pairs())
   }
 
@@ -210,6 +254,15 @@ export class Metrics {
   /** All metrics for OpenTelemetry, without those of the process, as they stand now. */
   families(): Promise<Family[]> {
     return Promise.all(Object.values(this.#table).map((instrument) => instrument.family()))
+  }
+
+  #codedAs(operation: string, what: string): Coded {
+    const { messages, plaintextBytes, messageBytes } = this.#table
+    return {
+      messages: messages.series(operation, what),
+      plaintextBytes: plaintextBytes.series(operation, what),
+      messageBytes: messageBytes.series(operation, what),
+    }
   }
 
   #call(histogram: Histogram, call: CallLabels, seconds: number, traceId: string | undefined): void {

@@ -1,9 +1,15 @@
 /** Metrics as Prometheus reads them. */
-import { collectDefaultMetrics, type Metric, Registry, type RegistryContentType } from 'prom-client'
+import {
+  AggregatorRegistry,
+  collectDefaultMetrics,
+  type Metric,
+  Registry,
+  type RegistryContentType,
+} from 'prom-client'
 import type { Family, HistogramPoint, MetricAttributes } from './instruments.ts'
 
-/** A metric as prom-client renders it. */
-interface PromMetric {
+/** A metric as prom-client renders it. May be cloned. */
+export interface PromMetric {
   name: string
   help: string
   type: string
@@ -33,19 +39,30 @@ export function watchProcess(): void {
   collectDefaultMetrics({ register: processMetrics })
 }
 
+/** The metrics of this process as they stand; none if it is not watched. */
+export async function metricsOfProcess(): Promise<PromMetric[]> {
+  return ((await processMetrics?.getMetricsAsJSON()) ?? []) as unknown as PromMetric[]
+}
+
+/** The metrics of processes as those of one: counters and sizes added up, delays as prom-client has it. */
+export async function metricsOfProcesses(all: readonly PromMetric[][]): Promise<PromMetric[]> {
+  return (await AggregatorRegistry.aggregate([...all]).getMetricsAsJSON()) as unknown as PromMetric[]
+}
+
 /**
- * Renders families, and the metrics of the process with them if it is watched.
+ * Renders families, and the metrics of the process with them.
  * @param accept the Accept header; the text is Prometheus 0.0.4 unless that prefers OpenMetrics 1.0, which has exemplars
+ * @param ofProcess unless given, those of this process if it is watched
  */
 export async function prometheusText(
   families: readonly Family[],
   accept: string,
+  ofProcess?: readonly PromMetric[],
 ): Promise<{ contentType: string; body: string }> {
   const isOpenMetrics = prefersOpenMetrics(accept)
   const registry = new Registry<RegistryContentType>()
   if (isOpenMetrics) registry.setContentType(Registry.OPENMETRICS_CONTENT_TYPE)
-  const ofProcess = ((await processMetrics?.getMetricsAsJSON()) ?? []) as unknown as PromMetric[]
-  for (const metric of [...families.map(promMetric), ...ofProcess]) {
+  for (const metric of [...families.map(promMetric), ...(ofProcess ?? (await metricsOfProcess()))]) {
     // OpenMetrics has _total at samples alone, and there prom-client appends it
     if (isOpenMetrics && metric.type === 'counter') metric.name = metric.name.replace(/_total$/, '')
     registry.registerMetric({ ...metric, get: async () => metric } as unknown as Metric)

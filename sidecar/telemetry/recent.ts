@@ -51,12 +51,23 @@ export interface RecentSnapshot {
   rejects: RejectFigures[]
 }
 
-interface Calls {
-  latency: Ring
-  failures: Map<string, Ring>
+/** What one process counted: what several did makes one snapshot. May be cloned. */
+export interface RecentTally {
+  /** how much of the last minute it has seen */
+  seconds: number
+  calls: Record<Direction, Map<string, PeerTally>>
+  rejects: RejectFigures[]
 }
 
-interface PeerCalls extends Calls {
+interface PeerTally extends Pick<PeerFigures, 'lastSuccessSeconds' | 'lastFailure'> {
+  /** calls by bucket */
+  latency: Float64Array
+  failures: Map<string, number>
+}
+
+interface PeerCalls {
+  latency: Ring
+  failures: Map<string, Ring>
   lastSuccessMs: number | undefined
   lastFailure: { code: string; atMs: number } | undefined
 }
@@ -95,24 +106,20 @@ export class Recent {
     rejects.total++
   }
 
-  snapshot(): RecentSnapshot {
+  /** What it counted in the last minute. */
+  tally(): RecentTally {
     const nowMs = this.#clockMs()
     const slot = slotOf(nowMs)
     const beganMs = Math.max(this.#startMs, (slot - SLOTS + 1) * SLOT_MS)
-    const seconds = Math.max((nowMs - beganMs) / 1000, RATE_SECONDS_MIN)
-    const all = (direction: Direction) => figures([...this.#peers[direction].values()], slot, seconds)
-    const peers = (direction: Direction) =>
-      [...this.#peers[direction]].map(([peer, calls]) => ({
-        direction,
-        peer,
-        ...figures([calls], slot, seconds),
-        lastSuccessSeconds:
-          calls.lastSuccessMs === undefined ? undefined : (nowMs - calls.lastSuccessMs) / 1000,
-        lastFailure: calls.lastFailure && {
-          code: calls.lastFailure.code,
-          secondsAgo: (nowMs - calls.lastFailure.atMs) / 1000,
-        },
-      }))
+    const secondsAgo = (ms: number) => (nowMs - ms) / 1000
+    const count = ({ latency, failures, lastSuccessMs, lastFailure }: PeerCalls): PeerTally => ({
+      latency: latency.sums(slot),
+      failures: new Map([...failures].map(([code, counter]) => [code, counter.sums(slot)[0]!])),
+      lastSuccessSeconds: lastSuccessMs === undefined ? undefined : secondsAgo(lastSuccessMs),
+      lastFailure: lastFailure && { code: lastFailure.code, secondsAgo: secondsAgo(lastFailure.atMs) },
+    })
+    const calls = (direction: Direction) =>
+      new Map([...this.#peers[direction]].map(([peer, calls]) => [peer, count(calls)]))
     const rejects = (direction: 'sent' | 'received') =>
       [...this.#rejects[direction]].map(([code, { counter, total }]) => ({
         direction,
@@ -121,10 +128,55 @@ export class Recent {
         total,
       }))
     return {
-      all: { outbound: all('outbound'), inbound: all('inbound') },
-      peers: [...peers('outbound'), ...peers('inbound')],
+      seconds: secondsAgo(beganMs),
+      calls: { outbound: calls('outbound'), inbound: calls('inbound') },
       rejects: [...rejects('sent'), ...rejects('received')],
     }
+  }
+}
+
+/** What processes counted, added up. */
+export function snapshotOf(tallies: readonly RecentTally[]): RecentSnapshot {
+  const seconds = Math.max(RATE_SECONDS_MIN, ...tallies.map((tally) => tally.seconds))
+  const all = (direction: Direction) =>
+    figures(
+      tallies.flatMap(({ calls }) => [...calls[direction].values()]),
+      seconds,
+    )
+  const peers = (direction: Direction) => {
+    const byPeer = Map.groupBy(
+      tallies.flatMap(({ calls }) => [...calls[direction]]),
+      ([peer]) => peer,
+    )
+    return [...byPeer].map(([peer, entries]) => {
+      const counted = entries.map(([, tally]) => tally)
+      return {
+        direction,
+        peer,
+        ...figures(counted, seconds),
+        lastSuccessSeconds: latest(
+          counted.map((one) => one.lastSuccessSeconds),
+          (seconds) => seconds,
+        ),
+        lastFailure: latest(
+          counted.map((one) => one.lastFailure),
+          (failure) => failure.secondsAgo,
+        ),
+      }
+    })
+  }
+  const rejects = Map.groupBy(
+    tallies.flatMap((tally) => tally.rejects),
+    ({ direction, code }) => `${direction} ${code}`,
+  )
+  return {
+    all: { outbound: all('outbound'), inbound: all('inbound') },
+    peers: [...peers('outbound'), ...peers('inbound')],
+    rejects: [...rejects.values()].map((same) => ({
+      ...same[0]!,
+      lastMinute: sum(same.map(({ lastMinute }) => lastMinute)),
+      total: sum(same.map(({ total }) => total)),
+    })),
   }
 }
 
@@ -170,19 +222,17 @@ class Ring {
   }
 }
 
-function figures(all: readonly Calls[], slot: number, seconds: number): Figures {
+function figures(all: readonly PeerTally[], seconds: number): Figures {
   const latency = new Float64Array(BUCKETS)
   const failures = new Map<string, number>()
   for (const one of all) {
-    one.latency.sums(slot).forEach((count, i) => {
+    one.latency.forEach((count, i) => {
       latency[i]! += count
     })
-    for (const [code, counter] of one.failures) {
-      const count = counter.sums(slot)[0]!
+    for (const [code, count] of one.failures)
       if (count > 0) failures.set(code, (failures.get(code) ?? 0) + count)
-    }
   }
-  const calls = latency.reduce((sum, count) => sum + count, 0)
+  const calls = sum(latency)
   return {
     calls,
     callsPerSecond: calls / seconds,
@@ -190,6 +240,19 @@ function figures(all: readonly Calls[], slot: number, seconds: number): Figures 
     p99Seconds: quantile(latency, calls * 0.99),
     failures: [...failures].map(([code, count]) => ({ code, count })).sort((a, b) => b.count - a.count),
   }
+}
+
+/** What was the least time ago; undefined where there is none. */
+function latest<T>(all: readonly (T | undefined)[], secondsAgo: (one: T) => number): T | undefined {
+  return all
+    .filter((one) => one !== undefined)
+    .reduce<T | undefined>((a, b) => (a === undefined || secondsAgo(b) < secondsAgo(a) ? b : a), undefined)
+}
+
+function sum(numbers: Iterable<number>): number {
+  let total = 0
+  for (const number of numbers) total += number
+  return total
 }
 
 /** The middle of the bucket in which the call of this rank is; undefined where there is none. */

@@ -46,9 +46,9 @@ export class Telemetry {
     this.#names.set(url, name)
   }
 
-  /** What a peer calls itself, where that is known. */
-  nameOf(url: string): string | undefined {
-    return this.#names.get(url)
+  /** What peers call themselves, as far as that is known: by the base URL of their sidecars. */
+  get names(): ReadonlyMap<string, string> {
+    return this.#names
   }
 
   /** A peer's sidecar refused a message or a pairing. */

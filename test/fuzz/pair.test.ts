@@ -9,7 +9,7 @@ import { decodeAnswer, decodeHello } from '../../sidecar/pair/plaintexts.ts'
 import { parseReject, Reject, rejectRecord } from '../../sidecar/pair/reject.ts'
 import { readVarint, varintLength } from '../../sidecar/varint.ts'
 import { identity, relay1, sameBytes } from '../pair/vectors.ts'
-import { runs } from '../support/fuzz.ts'
+import { bytes, edited, exactly, runs } from '../support/fuzz.ts'
 import { suite } from '../support/suite.ts'
 
 const test = suite('fuzz/pair')
@@ -19,27 +19,6 @@ const orders = await identity('orders')
 const payments = await identity('payments')
 const mesh = orders.secrets[0]!
 const grant = { random: randomBytes, leaseMs: 60_000, pairTtlS: 3600, chunkLog2: 16 }
-
-const bytes = (maxLength: number) => fc.uint8Array({ maxLength }).map((array) => Buffer.from(array))
-const exactly = (length: number) =>
-  fc.uint8Array({ minLength: length, maxLength: length }).map((array) => Buffer.from(array))
-
-/** Some edits of bytes that are valid: changed, cut out, put in, cut off. */
-function edited(valid: Buffer): fc.Arbitrary<Buffer> {
-  const at = fc.nat(valid.length - 1)
-  const edit = fc.oneof(
-    fc.record({ at, remove: fc.constant(1), put: exactly(1) }),
-    fc.record({ at, remove: fc.nat(40), put: bytes(40) }),
-    fc.record({ at, remove: fc.constant(valid.length), put: bytes(4) }),
-  )
-  return fc.array(edit, { minLength: 1, maxLength: 4 }).map((edits) => {
-    let result = valid
-    for (const { at, remove, put } of edits) {
-      result = Buffer.concat([result.subarray(0, at), put, result.subarray(at + remove)])
-    }
-    return result
-  })
-}
 
 /** What a step gives, or undefined when it is refused as it should be: with a Reject. */
 function attempt<T>(step: () => T): T | undefined {

@@ -41,6 +41,7 @@ const METRICS_OF_TARGETS = ['up']
 const KEYWORDS = ['or', 'and', 'unless', 'bool', 'offset']
 const VALUES: Record<string, readonly string[]> = {
   mte_direction: ['outbound', 'inbound'],
+  mte_carriage: ['message', 'tunnel'],
   error_type: Object.keys(ERRORS),
   code: Object.keys(REJECTS),
   operation: ['encode', 'decode', 'handshake', 'list'],
@@ -54,13 +55,16 @@ test.before(async () => {
   const call = { peer: 'billing', method: 'POST', status: 502, error: 'peer-unreachable' }
   metrics.served({ direction: 'outbound', ...call }, 0.1)
   metrics.forwarded({ direction: 'outbound', ...call }, 0.1)
-  metrics.coded('encode', 'request', { seconds: 0.0001, plaintextBytes: 100, messageBytes: 200 })
+  metrics.coded('encode', 'request', 0.0001, 100, 200)
   metrics.paired('initiator', 0.01, 'secret-mismatch')
   metrics.rejected('sent', 'replayed')
   metrics.resent('same')
+  metrics.carried('outbound', 'tunnel')
+  metrics.record('sent', 0.0001)
   metrics.stored('claim', 0.001, true)
   metrics.watch({
     openCalls: () => ({ outbound: 1, inbound: 1 }),
+    tunnels: () => ({ initiator: 1, responder: 1 }),
     pairs: async () => ({ initiator: 1, responder: 1 }),
   })
   printed = labelsOf((await metrics.text('')).body)

@@ -129,7 +129,7 @@ test('runs a message once, in all processes that share a store', async () => {
   world.responder = one
   const header = headerOf(await world.begin())
   const received = await Promise.all([one.accept(header), another.accept(header), one.accept(header)])
-  const claims = await Promise.allSettled(received.map(({ claim }) => claim()))
+  const claims = await Promise.allSettled(received.map((message) => message.claim()))
   assert.equal(claims.filter(({ status }) => status === 'fulfilled').length, 1)
   for (const claim of claims) if (claim.status === 'rejected') assert.equal(claim.reason.code, 'replayed')
 })

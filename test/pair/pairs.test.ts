@@ -227,8 +227,7 @@ test('goes on with the lease that it has while the store is away', async () => {
   const initiator = pairsOf({
     identity: orders,
     store: new Proxy(world.store, {
-      get: (target, name: keyof MemoryStore) =>
-        away ? awayStore()[name] : target[name].bind(target as never),
+      get: (target, name: keyof PairStore) => (away ? awayStore()[name] : target[name].bind(target as never)),
     }) as PairStore,
     carry: (_peer, hello) => world.carry(hello),
     nowMs: world.nowMs,

@@ -61,6 +61,20 @@ test('gives no keys once they are erased', () => {
   assert.throws(() => keys.keys(64), /erased/)
 })
 
+test('forgets the keys of one message where they are held, and derives the same ones for who asks again', () => {
+  const keys = new BlockKeys(randomBytes(32))
+  const before = [0, 5, 63, 64].map((index) => bytesOf(keys.keys(index)))
+  const given = keys.keys(5)
+  keys.forget(5)
+  keys.forget(5)
+  keys.forget(INDICES_PER_BLOCK - 1)
+  assert.equal(bytesOf(given), before[1])
+  assert.deepEqual(
+    [0, 5, 63, 64].map((index) => bytesOf(keys.keys(index))),
+    before,
+  )
+})
+
 const pairId = hex(relay1.pairing.pair_id)
 const { stateKey } = (await identity('payments')).secrets[0]!
 

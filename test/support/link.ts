@@ -1,4 +1,4 @@
-/** A link between a sidecar and Redis that breaks in the ways in which networks break. */
+/** A link, to Redis or to a peer, that breaks in the ways in which networks break. */
 import net from 'node:net'
 import { listen } from './sidecars.ts'
 
@@ -19,8 +19,14 @@ export interface Link {
   close(): Promise<void>
 }
 
-/** @param to port of 127.0.0.1 */
-export async function startLink(to: number): Promise<Link> {
+/**
+ * @param to port of 127.0.0.1
+ * @param onSent is told of what comes from whoever connects, by connection
+ */
+export async function startLink(
+  to: number,
+  onSent?: (connection: net.Socket, bytes: Buffer) => void,
+): Promise<Link> {
   let state: 'open' | 'cut' | 'frozen' = 'open'
   let connections = 0
   let waiting: { count: number; wake(): void }[] = []
@@ -39,6 +45,7 @@ export async function startLink(to: number): Promise<Link> {
     if (state !== 'open') return
     const onward = net.connect({ host: '127.0.0.1', port: to, noDelay: true, allowHalfOpen: true })
     keep(onward)
+    if (onSent) from.on('data', (bytes: Buffer) => onSent(from, bytes))
     for (const [source, target] of [
       [from, onward],
       [onward, from],

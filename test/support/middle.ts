@@ -1,4 +1,4 @@
-/** Somebody on the path between two sidecars, who does with each request what the test likes. */
+/** Somebody on the path between two sidecars, who does with each message and pairing what the test likes. Tunnels pass. */
 import http from 'node:http'
 import http2 from 'node:http2'
 import { type Posted, post } from './peer.ts'
@@ -46,6 +46,12 @@ export async function startMiddle(
   const target = typeof to === 'number' ? () => to : to
   const sockets = new Set<{ destroy(): void }>()
   const handle = async (request: http.IncomingMessage, response: http.ServerResponse) => {
+    if (request.url!.endsWith('/api/mte-tunnel') && 'stream' in response) {
+      const session = http2.connect(`http://127.0.0.1:${target()}`)
+      sockets.add(session)
+      passTunnel(session, (response as unknown as http2.Http2ServerResponse).stream)
+      return
+    }
     const pieces: Buffer[] = []
     for await (const piece of request) pieces.push(piece)
     const { method = '', url: path = '', headers } = request
@@ -81,6 +87,24 @@ export async function startMiddle(
     },
   }
   return middle
+}
+
+/** Lets all of a tunnel pass, both ways. */
+function passTunnel(session: http2.ClientHttp2Session, from: http2.ServerHttp2Stream): void {
+  const onward = session.request({ ':method': 'POST', ':path': '/api/mte-tunnel' })
+  session.on('error', () => {})
+  onward.on('error', () => {})
+  onward.on('response', ({ ':status': status }) => {
+    from.respond({ ':status': status })
+    onward.pipe(from)
+  })
+  onward.on('close', () => {
+    if (!onward.readableEnded) from.close(http2.constants.NGHTTP2_INTERNAL_ERROR)
+    session.close()
+  })
+  from.on('error', () => {})
+  from.on('close', () => onward.close(http2.constants.NGHTTP2_CANCEL))
+  from.pipe(onward)
 }
 
 function cut(response: http.ServerResponse | http2.Http2ServerResponse): void {

@@ -14,6 +14,7 @@ import {
 import { BlockKeys, firstChainKey, nextBlock } from '../../sidecar/pair/ratchet.ts'
 import { echoOf, parseReject, type RejectName } from '../../sidecar/pair/reject.ts'
 import { type MeshSecret, meshSecret } from '../../sidecar/pair/secrets.ts'
+import { sealOpening } from '../../sidecar/pair/tunnel-keys.ts'
 import { SECRET } from './sidecars.ts'
 
 export interface Posted {
@@ -100,6 +101,11 @@ export class TestPeer {
       chunkBytesMax: this.#chunkBytesMax,
     }
     return { id, ...sealRequest(id, randomBytes(12)) }
+  }
+
+  /** What opens a tunnel. */
+  opening(index: number): Buffer {
+    return sealOpening(this.message(index).id, randomBytes(12))
   }
 
   /** A whole message: a POST with a body. */

@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import type { Role } from '../../sidecar/app.ts'
+import { CARRIAGE } from './carriage.ts'
 import { SECRET } from './sidecars.ts'
 
 export interface SidecarProcess {
@@ -24,7 +25,7 @@ export async function startProcess(
   env: Record<string, string | number>,
   program = 'sidecar/main.ts',
 ): Promise<SidecarProcess> {
-  const defaults = { CLIENT_ID_SECRET: SECRET, PORT: 0, OUTBOUND_PORT: 0, ADMIN_PORT: 0 }
+  const defaults = { ...CARRIAGE, CLIENT_ID_SECRET: SECRET, PORT: 0, OUTBOUND_PORT: 0, ADMIN_PORT: 0 }
   const variables = Object.fromEntries(
     Object.entries({ ...defaults, ...env }).map(([name, value]) => [name, String(value)]),
   )

@@ -71,6 +71,10 @@ export class TestCaller implements WatchedCaller {
 
   watch(): void {}
 
+  carryOthers(): undefined {}
+
+  abort(_why: SidecarError): void {}
+
   inform(head: ResponseHead): void {
     this.informed.push(head)
     this.#onInform?.(head)

@@ -8,6 +8,7 @@ import { loadConfig } from '../../sidecar/config.ts'
 import type { Logger } from '../../sidecar/log.ts'
 import { Metrics } from '../../sidecar/telemetry/metrics.ts'
 import type { Tracing } from '../../sidecar/telemetry/tracing.ts'
+import { CARRIAGE } from './carriage.ts'
 
 export const SECRET = 'a secret for tests, of more than 32 characters'
 
@@ -33,7 +34,8 @@ type Env = Record<string, string | number>
  * @param tracing what it makes spans with, if it is to make any
  */
 export async function startSidecar(env: Env, tracing?: Tracing): Promise<Sidecar> {
-  const defaults = { CLIENT_ID_SECRET: SECRET, PORT: 0, OUTBOUND_PORT: 0, ADMIN_PORT: 0, NAME: 'test' }
+  const free = { PORT: 0, OUTBOUND_PORT: 0, ADMIN_PORT: 0 }
+  const defaults = { ...CARRIAGE, ...free, CLIENT_ID_SECRET: SECRET, NAME: 'test' }
   const variables = Object.fromEntries(
     Object.entries({ ...defaults, ...env }).map(([name, value]) => [name, String(value)]),
   )

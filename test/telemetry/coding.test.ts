@@ -45,17 +45,17 @@ test('its work is what was spent within, also where that fails, and not what was
 })
 
 test('whoever waits for its end is told once, and at once if it was before', () => {
-  const coding = new Coding('encode', 'request')
   const told: string[] = []
-  coding.onEnd(() => told.push('first'))
-  coding.onEnd(() => told.push('second'))
+  const telling = (name: string) => ({ onCoded: (ended: Coding) => void told.push(`${name} ${ended.what}`) })
+  const coding = new Coding('encode', 'request', telling('first'))
+  coding.alsoTell(telling('second'))
   assert.equal(told.length, 0)
   const beforeMs = performance.now()
   coding.end()
   assert.ok(coding.endMs! >= beforeMs && coding.endMs! >= coding.startMs)
-  assert.deepEqual(told, ['first', 'second'])
-  coding.onEnd(() => told.push('late'))
-  assert.deepEqual(told, ['first', 'second', 'late'])
+  assert.deepEqual(told, ['first request', 'second request'])
+  coding.alsoTell(telling('late'))
+  assert.deepEqual(told, ['first request', 'second request', 'late request'])
 })
 
 test.run()

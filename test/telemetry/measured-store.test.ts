@@ -16,8 +16,10 @@ function measured(store: PairStore): { store: PairStore; stored: Stored[] } {
 /** The names of all that a store can do. */
 function verbsOf(store: object): string[] {
   const own = Object.getPrototypeOf(store) === Object.prototype ? store : Object.getPrototypeOf(store)
+  // These two are for whoever keeps pairs for other processes.
+  const others = ['leaseBlock', 'inbound']
   return Object.getOwnPropertyNames(own)
-    .filter((name) => name !== 'constructor')
+    .filter((name) => name !== 'constructor' && !others.includes(name))
     .toSorted()
 }
 

@@ -86,6 +86,9 @@ for (const [format, accept, total] of [
         ['mte_store_operation_duration_seconds', 'histogram'],
         [`mte_store_errors${total}`, 'counter'],
         ['mte_calls_open', 'gauge'],
+        [`mte_calls${total}`, 'counter'],
+        [`mte_tunnel_records${total}`, 'counter'],
+        ['mte_tunnels', 'gauge'],
         ['mte_pairs', 'gauge'],
       ],
     )
@@ -267,9 +270,9 @@ test('has 2,000 series of a metric at most, and counts all others in one', async
 
 test('counts messages, their bytes, and the work with them', async () => {
   const metrics = new Metrics()
-  metrics.coded('encode', 'request', { seconds: 0.00002, plaintextBytes: 300, messageBytes: 1000 })
-  metrics.coded('encode', 'request', { seconds: 0.00004, plaintextBytes: 10, messageBytes: 500 })
-  metrics.coded('decode', 'response', { seconds: 0.2, plaintextBytes: 0, messageBytes: 70 })
+  metrics.coded('encode', 'request', 0.00002, 300, 1000)
+  metrics.coded('encode', 'request', 0.00004, 10, 500)
+  metrics.coded('decode', 'response', 0.2, 0, 70)
   const families = await prometheus(metrics)
   const encoded = { operation: 'encode', what: 'request' }
   const decoded = { operation: 'decode', what: 'response' }
@@ -308,6 +311,9 @@ test('counts handshakes, rejects, replays, resends and what the store does', asy
   metrics.rejected('received', 'replayed')
   metrics.rejected('sent', 'malformed')
   metrics.resent('same')
+  metrics.carried('outbound', 'tunnel')
+  metrics.record('sent', 0.0001)
+  metrics.record('sent', 0.0001)
   metrics.stored('take', 0.001, false)
   metrics.stored('take', 0.002, true)
   const families = await prometheus(metrics)
@@ -317,10 +323,16 @@ test('counts handshakes, rejects, replays, resends and what the store does', asy
     ['initiator', 1],
     ['responder', 'psk_unknown', 1],
   ])
-  assert.deepEqual(values('mte_operation_duration_seconds').slice(-2), [
-    ['handshake', 0.05],
-    ['handshake', 2],
-  ])
+  const isBucket = (sample: unknown[]) => sample.length === 3
+  assert.deepEqual(
+    values('mte_operation_duration_seconds').filter((sample) => !isBucket(sample)),
+    [
+      ['handshake', 0.05],
+      ['handshake', 2],
+      ['encode', 0.0002],
+      ['encode', 2],
+    ],
+  )
   assert.deepEqual(values('mte_rejects_total'), [
     ['sent', 'replayed', 1],
     ['received', 'replayed', 1],
@@ -328,6 +340,8 @@ test('counts handshakes, rejects, replays, resends and what the store does', asy
   ])
   assert.deepEqual(values('mte_replays_refused_total'), [[1]])
   assert.deepEqual(values('mte_resends_total'), [['same', 1]])
+  assert.deepEqual(values('mte_calls_total'), [['outbound', 'tunnel', 1]])
+  assert.deepEqual(values('mte_tunnel_records_total'), [['sent', 2]])
   assert.deepEqual(values('mte_store_operation_duration_seconds').slice(-1), [['take', 2]])
   assert.deepEqual(values('mte_store_errors_total'), [['take', 1]])
 })
@@ -338,6 +352,7 @@ test('reads what goes up and down when it is asked, and tells the rest where tha
   let isAway = false
   metrics.watch({
     openCalls: () => ({ outbound: open, inbound: 0 }),
+    tunnels: () => ({ initiator: 2, responder: 0 }),
     pairs: async () => {
       if (isAway) throw new Error('the store is away')
       return { initiator: 2, responder: 5 }
@@ -371,6 +386,7 @@ test('gives OpenTelemetry the same under its own names, as it stands at that tim
   const afterMs = Date.now()
   metrics.watch({
     openCalls: () => ({ outbound: 1, inbound: 2 }),
+    tunnels: () => ({ initiator: 0, responder: 3 }),
     pairs: async () => ({ initiator: 0, responder: 0 }),
   })
   metrics.served({ ...CALL, status: 503, error: '503' }, 0.25, TRACE_ID)
@@ -398,7 +414,10 @@ test('gives OpenTelemetry the same under its own names, as it stands at that tim
 
   const resends = families.find(({ name }) => name === 'mte.resends')!
   assert.equal(resends.kind, 'counter')
-  assert.deepEqual(resends.points, [{ attributes: { how: 'anew' }, startMs, value: 1 }])
+  // Each metric has been counted from its own start on.
+  const sinceMs = resends.points[0]!.startMs
+  assert.ok(sinceMs >= beforeMs && sinceMs <= afterMs)
+  assert.deepEqual(resends.points, [{ attributes: { how: 'anew' }, startMs: sinceMs, value: 1 }])
   const open = pointsOf(families, 'mte.calls.open').map((point) => [
     point.attributes,
     'value' in point && point.value,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
 import type { CallLabels } from '../../sidecar/telemetry/metrics.ts'
-import { type PeerFigures, Recent } from '../../sidecar/telemetry/recent.ts'
+import { type PeerFigures, Recent, snapshotOf } from '../../sidecar/telemetry/recent.ts'
 import { suite } from '../support/suite.ts'
 
 const test = suite('recent')
@@ -24,13 +24,13 @@ function labels(peer: string, error = '', direction: CallLabels['direction'] = '
 }
 
 function of(recent: Recent, peer: string): PeerFigures {
-  const found = recent.snapshot().peers.find((one) => one.peer === peer)
+  const found = snapshotOf([recent.tally()]).peers.find((one) => one.peer === peer)
   assert.ok(found, `no figures of ${peer}`)
   return found
 }
 
 test('it has nothing to tell at first', () => {
-  const { all, peers, rejects } = start().recent.snapshot()
+  const { all, peers, rejects } = snapshotOf([start().recent.tally()])
   const nothing = {
     calls: 0,
     callsPerSecond: 0,
@@ -49,8 +49,8 @@ test('it tells calls a second, of the time that it has been there', () => {
   for (let i = 0; i < 30; i++) recent.served(labels('billing'), 0.01)
   at(10)
   assert.equal(of(recent, 'billing').callsPerSecond, 3)
-  assert.equal(recent.snapshot().all.outbound.callsPerSecond, 3)
-  assert.equal(recent.snapshot().all.inbound.callsPerSecond, 0)
+  assert.equal(snapshotOf([recent.tally()]).all.outbound.callsPerSecond, 3)
+  assert.equal(snapshotOf([recent.tally()]).all.inbound.callsPerSecond, 0)
 })
 
 test('a steady stream of calls has a steady rate, whenever it is looked at', () => {
@@ -87,7 +87,7 @@ test('what is older than a minute is forgotten, but for when a call last succeed
       lastSuccessSeconds: seconds,
       lastFailure: { code: 'upstream-timeout', secondsAgo: seconds - 1 },
     })
-    const [rejects] = recent.snapshot().rejects
+    const [rejects] = snapshotOf([recent.tally()]).rejects
     assert.deepEqual(rejects, { direction: 'sent', code: 'replayed', lastMinute: 0, total: 1 })
   }
 })
@@ -143,7 +143,7 @@ test('failures are told by code, the most frequent first', () => {
     { code: '503', count: 1 },
   ]
   assert.deepEqual(of(recent, 'billing').failures, failures)
-  assert.deepEqual(recent.snapshot().all.outbound.failures, failures)
+  assert.deepEqual(snapshotOf([recent.tally()]).all.outbound.failures, failures)
 })
 
 test('directions are kept apart', () => {
@@ -153,7 +153,7 @@ test('directions are kept apart', () => {
   recent.served(labels('billing', '', 'inbound'), 1)
   recent.rejected('sent', 'malformed')
   recent.rejected('received', 'malformed')
-  const { peers, all, rejects } = recent.snapshot()
+  const { peers, all, rejects } = snapshotOf([recent.tally()])
   assert.deepEqual(
     peers.map(({ direction, calls }) => [direction, calls]),
     [
@@ -175,7 +175,7 @@ test('of more than 100 peers those that came first are told apart, and no call i
   const { recent } = start()
   for (let i = 0; i < 1000; i++) recent.served(labels(`peer-${i}`), 0.01)
   recent.served(labels('peer-0'), 0.01)
-  const { peers, all } = recent.snapshot()
+  const { peers, all } = snapshotOf([recent.tally()])
   assert.equal(peers.length, 101)
   assert.deepEqual([of(recent, 'peer-0').calls, of(recent, 'other').calls], [2, 900])
   assert.equal(all.outbound.calls, 1001)
@@ -187,10 +187,49 @@ test('of more codes than there are, those that came first are told apart', () =>
     recent.served(labels('billing', `code-${i}`), 0.01)
     recent.rejected('received', `code-${i}`)
   }
-  const { rejects } = recent.snapshot()
+  const { rejects } = snapshotOf([recent.tally()])
   assert.equal(of(recent, 'billing').failures.length, 51)
   assert.deepEqual(of(recent, 'billing').failures[0], { code: 'other', count: 950 })
   assert.equal(rejects.length, 51)
+})
+
+test('what several processes counted is one', () => {
+  const processes = [0, 20_000].map((startMs) => {
+    let nowMs = startMs
+    const recent = new Recent(() => nowMs)
+    return { recent, at: (ms: number) => (nowMs = startMs + ms) }
+  })
+  const calls: [process: number, peer: string, error: string, seconds: number][] = [
+    [0, 'a', '', 0.001],
+    [1, 'a', 'idle-timeout', 1],
+    [1, 'a', '', 0.001],
+    [0, 'b', 'idle-timeout', 1],
+  ]
+  for (const [i, [process, peer, error, seconds]] of calls.entries()) {
+    const { recent, at } = processes[process]!
+    at(1000 * i)
+    recent.served({ direction: 'inbound', peer, method: 'GET', status: 200, error }, seconds)
+    recent.rejected('sent', 'replayed')
+  }
+  for (const { at } of processes) at(4000)
+  // They are cloned on their way from process to process.
+  const { all, peers, rejects } = snapshotOf(structuredClone(processes.map(({ recent }) => recent.tally())))
+  assert.deepEqual([all.inbound.calls, all.inbound.callsPerSecond, all.outbound.calls], [4, 1, 0])
+  assert.deepEqual(all.inbound.failures, [{ code: 'idle-timeout', count: 2 }])
+  assert.ok(all.inbound.p50Seconds! < 0.002 && all.inbound.p99Seconds! > 0.9)
+  assert.deepEqual(
+    peers.map(({ peer, calls, lastSuccessSeconds, lastFailure }) => [
+      peer,
+      calls,
+      lastSuccessSeconds,
+      lastFailure?.secondsAgo,
+    ]),
+    [
+      ['a', 3, 2, 3],
+      ['b', 1, undefined, 1],
+    ],
+  )
+  assert.deepEqual(rejects, [{ direction: 'sent', code: 'replayed', lastMinute: 4, total: 4 }])
 })
 
 test.run()
