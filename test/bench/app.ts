@@ -1,4 +1,4 @@
-/** What answers behind every pair: one nginx, and a sink for big bodies. */
+/** What answers behind every pair: one nginx, and an app in Node for what nginx cannot do. */
 import { once } from 'node:events'
 import { mkdirSync, truncateSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
@@ -8,6 +8,10 @@ import { findFreePorts, type Service, startService, waitForAnswer } from './proc
 import { requireProgram } from './programs.ts'
 
 export const BODY_BYTES = 16_384
+/** A head of 6 KiB. */
+const BIG_HEAD = { fields: 60, valueBytes: 90 }
+/** What `/stream` of the app in Node answers with: pieces that come one by one, as those of an event stream do. */
+export const STREAM = { pieces: 100, pieceBytes: 100 }
 export const SMALL_JSON = JSON.stringify({
   id: 1,
   title: 'delectus aut autem',
@@ -17,10 +21,13 @@ export const SMALL_JSON = JSON.stringify({
 })
 
 export interface App {
-  /** port of nginx: `/small`, `/16k`, POST to `/post`, and whatever is in the folder */
+  /** port of nginx: `/small`, `/big-head`, `/16k`, POST to `/post`, and whatever is in the folder */
   nginx: number
-  /** port of the sink, which answers with 200 once it has read the bytes that `?bytes=` asks for, and 400 otherwise */
-  sink: number
+  /**
+   * port of the app in Node: `/stream`, and a sink, which answers with 200 once it has read the bytes that `?bytes=`
+   * asks for, and 400 otherwise
+   */
+  node: number
   /** port of nginx that refuses every request over HTTP/2 with 409, as a sidecar does a replay */
   refusing: number
   /** what nginx serves */
@@ -38,7 +45,13 @@ export async function startApp(folder: string): Promise<App> {
   writeFileSync(config, nginxConfig(nginxServers(nginx, refusing, folder)))
   const service = startService('app', requireProgram('nginx'), nginxArgs(config), folder)
   await waitForAnswer(nginx, [service])
-  return { nginx, refusing, sink: await startSink(), folder: www, service }
+  return { nginx, refusing, node: await startNodeApp(), folder: www, service }
+}
+
+/** The fields of a head of 6 KiB. */
+export function bigHead(): [name: string, value: string][] {
+  const value = 'x'.repeat(BIG_HEAD.valueBytes)
+  return Array.from({ length: BIG_HEAD.fields }, (_, i) => [`x-field-${i}`, value])
 }
 
 /** Makes a file of zeros that takes no room on the disk. */
@@ -71,11 +84,13 @@ export function nginxArgs(config: string): string[] {
  */
 function nginxServers(port: number, refusing: number, folder: string): string {
   const hop = path.join(folder, 'hop.sock')
+  const fields = bigHead().map(([name, value]) => `add_header ${name} ${value};`)
   return `
   upstream hop { server unix:${hop}; keepalive 64; }
   server {
     listen 127.0.0.1:${port} reuseport; sendfile on;
     location /small { default_type application/json; return 200 '${SMALL_JSON}'; }
+    location /big-head { ${fields.join(' ')} return 200 '${SMALL_JSON}'; }
     location /post {
       client_body_buffer_size ${2 * BODY_BYTES};
       proxy_pass http://hop; proxy_http_version 1.1; proxy_set_header Connection "";
@@ -87,20 +102,32 @@ function nginxServers(port: number, refusing: number, folder: string): string {
   server { listen unix:${hop}; location / { default_type application/json; return 200 '${SMALL_JSON}'; } }`
 }
 
-async function startSink(): Promise<number> {
+async function startNodeApp(): Promise<number> {
   const server = http.createServer((request, response) => {
-    const wanted = Number(new URL(request.url!, 'http://app').searchParams.get('bytes') ?? 0)
-    let received = 0
-    request.on('data', (piece: Buffer) => {
-      received += piece.length
-    })
-    request.on('end', () => {
-      response.statusCode = received === wanted ? 200 : 400
-      response.end()
-    })
+    const { pathname, searchParams } = new URL(request.url!, 'http://app')
     request.on('error', () => {}) // the caller tells that its call broke
+    if (pathname === '/stream') stream(response)
+    else sink(request, response, Number(searchParams.get('bytes') ?? 0))
   })
   server.unref()
   await once(server.listen(0, '127.0.0.1'), 'listening')
   return (server.address() as AddressInfo).port
+}
+
+function sink(request: http.IncomingMessage, response: http.ServerResponse, wanted: number): void {
+  let received = 0
+  request.on('data', (piece: Buffer) => {
+    received += piece.length
+  })
+  request.on('end', () => {
+    response.statusCode = received === wanted ? 200 : 400
+    response.end()
+  })
+}
+
+/** Each piece in a turn of its own: those of one turn would leave as one. */
+function stream(response: http.ServerResponse, left = STREAM.pieces): void {
+  if (left === 0) return void response.end()
+  response.write('x'.repeat(STREAM.pieceBytes))
+  setImmediate(stream, response, left - 1)
 }

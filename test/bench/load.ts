@@ -3,12 +3,16 @@ import { writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { HEAD, TestPeer } from '../support/peer.ts'
-import { BODY_BYTES, SMALL_JSON } from './app.ts'
+import { BODY_BYTES, bigHead, SMALL_JSON, STREAM } from './app.ts'
 import { runProgram } from './processes.ts'
 import { requireProgram } from './programs.ts'
 
 const CONNECTIONS = 32
 const CALLS_PER_SECOND = 1000
+/** Each of many connections has one call a second. */
+const MANY_CONNECTIONS = CALLS_PER_SECOND
+/** So few that each is called often enough for tunnels, and so many that a sidecar gives tunnels to all of them. */
+const MANY_PEERS = 20
 const GOOD_CALLS_PER_SECOND = 500
 const REPLAYS_PER_SECOND = 10_000
 const REPLAY_CONNECTIONS = 4
@@ -22,7 +26,7 @@ export interface Scenario {
   /** decides which figures are told */
   kind: 'closed-loop' | 'open-loop' | 'body' | 'flood'
   /** who answers behind the pairs */
-  app: 'nginx' | 'sink'
+  app: 'nginx' | 'node'
   /**
    * Calls `Host: app`, for a while or with one big body.
    * @throws Error when a call was not answered with 200 and the whole body
@@ -77,9 +81,9 @@ export interface Flood {
 }
 
 export const SCENARIOS: Scenario[] = [
-  closedLoop('get-small', `GET of ${SMALL_JSON.length} bytes`, '/small', SMALL_JSON.length),
-  closedLoop('get-16k', 'GET of 16 KiB', '/16k', BODY_BYTES),
-  closedLoop('post-16k', 'POST of 16 KiB', '/post', SMALL_JSON.length, [String(BODY_BYTES)]),
+  closedLoop('get-small', `GET of ${SMALL_JSON.length} bytes`),
+  closedLoop('get-16k', 'GET of 16 KiB', { place: '/16k', answerBytes: BODY_BYTES }),
+  closedLoop('post-16k', 'POST of 16 KiB', { place: '/post', bodyBytes: BODY_BYTES }),
   {
     name: 'open-loop',
     title: `GET of ${SMALL_JSON.length} bytes, ${CALLS_PER_SECOND} calls/s at fixed times`,
@@ -99,7 +103,7 @@ export const SCENARIOS: Scenario[] = [
     name: 'body-post',
     title: 'one POST of a big body',
     kind: 'body',
-    app: 'sink',
+    app: 'node',
     run: ({ outbound }, { file }) =>
       transfer(outbound, file.bytes, `/?bytes=${file.bytes}`, 'size_upload', [
         ...['--request', 'POST', '--header', 'expect:', '--upload-file', file.path],
@@ -110,33 +114,59 @@ export const SCENARIOS: Scenario[] = [
 /** What tells what Redis costs. */
 export const REDIS_SCENARIOS: Scenario[] = [
   ...SCENARIOS.filter(({ kind }) => kind !== 'body'),
-  closedLoop('post-small', 'POST of 64 bytes', '/post', SMALL_JSON.length, ['64']),
+  closedLoop('post-small', 'POST of 64 bytes', { place: '/post', bodyBytes: 64 }),
   replayFlood('replay-flood', `${GOOD_CALLS_PER_SECOND} good calls/s at fixed times`, (port, seconds) =>
     callAtFixedTimes(port, GOOD_CALLS_PER_SECOND, seconds),
   ),
   replayFlood(
     'replay-flood-full',
     `good calls on ${CONNECTIONS} connections, as many as go`,
-    (port, seconds) => callInTurn(port, '/small', seconds),
+    (port, seconds) => callInTurn(port, seconds),
   ),
 ]
 
-/** What tells what traces cost, or a mesh. */
+/** What tells what traces cost, or a mesh, or workers. */
 export const CALL_SCENARIOS: Scenario[] = SCENARIOS.filter(({ kind }) => kind !== 'body')
 
-function closedLoop(
-  name: string,
-  title: string,
-  place: string,
-  answerBytes: number,
-  args: string[] = [],
-): Scenario {
+/** What tells what a change costs: all that it must not make slower. */
+export const ALL_SCENARIOS: Scenario[] = [
+  ...SCENARIOS,
+  closedLoop('big-head', 'GET with heads of 60 fields and 6 KiB both ways', {
+    place: '/big-head',
+    headers: bigHead(),
+  }),
+  {
+    ...closedLoop('streams', `GET of ${STREAM.pieces} pieces of ${STREAM.pieceBytes} bytes, one by one`, {
+      place: '/stream',
+      answerBytes: STREAM.pieces * STREAM.pieceBytes,
+    }),
+    app: 'node',
+  },
+  closedLoop('many-peers', `GET of ${SMALL_JSON.length} bytes of ${MANY_PEERS} peers in turn`, {
+    peers: MANY_PEERS,
+  }),
+  {
+    name: 'many-connections',
+    title: `GET of ${SMALL_JSON.length} bytes, ${MANY_CONNECTIONS} connections with one call a second each, at fixed times`,
+    kind: 'open-loop',
+    app: 'nginx',
+    run: ({ outbound }, { seconds }) =>
+      callAtFixedTimes(outbound, CALLS_PER_SECOND, seconds, MANY_CONNECTIONS),
+  },
+]
+
+/** Has so many calls made that our sidecars have tunnels, if they are to have any. */
+export async function callOften({ outbound }: Target, { seconds }: Extent): Promise<void> {
+  await callInTurn(outbound, seconds, { answerBytes: 0 })
+}
+
+function closedLoop(name: string, title: string, turns: Turns = {}): Scenario {
   return {
     name,
     title: `${title}, ${CONNECTIONS} connections, each with one call after the other`,
     kind: 'closed-loop',
     app: 'nginx',
-    run: ({ outbound }, { seconds }) => callInTurn(outbound, place, seconds, answerBytes, args),
+    run: ({ outbound, inbound }, { seconds }) => callInTurn(outbound, seconds, turns, inbound),
   }
 }
 
@@ -207,24 +237,51 @@ async function replay(message: string, port: number, seconds: number): Promise<n
   return refused! / seconds
 }
 
-async function callAtFixedTimes(port: number, perSecond: number, seconds: number): Promise<Load> {
-  const args = [path.join(import.meta.dirname, 'open-loop.ts'), port, '/small', perSecond, seconds]
+/** @param connections how many take turns; where it is not told, calls share as few as they need */
+async function callAtFixedTimes(
+  port: number,
+  perSecond: number,
+  seconds: number,
+  connections = 0,
+): Promise<Load> {
+  const args = [
+    path.join(import.meta.dirname, 'open-loop.ts'),
+    port,
+    '/small',
+    perSecond,
+    seconds,
+    connections,
+  ]
   return calls(await runProgram(process.execPath, args.map(String)))
 }
 
-/** Calls over each connection, one call after the other. `args` are those of wrk.lua. */
+/** What is called over each connection, one call after the other. */
+interface Turns {
+  /** a path; of the small answer, when not told */
+  place?: string
+  /** at least, of an answer; those of the small answer, when not told */
+  answerBytes?: number
+  /** of a POST; a GET has none */
+  bodyBytes?: number
+  headers?: [name: string, value: string][]
+  /** how many peers are called in turn: the one sidecar by as many addresses of this machine */
+  peers?: number
+}
+
+/** @param inbound port of the sidecar that is called, for `peers` */
 async function callInTurn(
   port: number,
-  place: string,
   seconds: number,
-  answerBytes = 0,
-  args: string[] = [],
+  { place = '/small', answerBytes = SMALL_JSON.length, bodyBytes = 0, headers = [], peers = 0 }: Turns = {},
+  inbound = 0,
 ): Promise<Load> {
   const script = path.join(import.meta.dirname, 'wrk.lua')
   const load = ['--threads', '1', '--connections', String(CONNECTIONS), '--duration', `${seconds}s`]
   const url = `http://127.0.0.1:${port}${place}`
+  const fields = [['Host', 'app'], ...headers].flatMap(([name, value]) => ['--header', `${name}: ${value}`])
+  const urls = Array.from({ length: peers }, (_, i) => `http://127.0.0.${1 + i}:${inbound}`)
   const output = await runProgram(requireProgram('wrk'), [
-    ...[...load, '--timeout', '10s', '--header', 'Host: app', '--script', script, url, '--', ...args],
+    ...[...load, '--timeout', '10s', ...fields, '--script', script, url, '--', String(bodyBytes), ...urls],
   ])
   return calls(output, answerBytes)
 }

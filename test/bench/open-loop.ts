@@ -1,5 +1,6 @@
 /**
- * Calls at fixed times, whatever became of the calls before: `node open-loop.ts PORT PATH CALLS_PER_SECOND SECONDS`.
+ * Calls at fixed times, whatever became of the calls before: `node open-loop.ts PORT PATH CALLS_PER_SECOND SECONDS
+ * CONNECTIONS`. So many connections take turns; with 0, calls share as few as they need.
  *
  * A latency counts from the time that the call was due, so that a stall shows in every call that it delays. Prints
  * one line of JSON. The clock is a thread of its own: timers of Node have whole milliseconds, which is more than
@@ -16,9 +17,12 @@ const LEAD_MS = 20
 const nowMs = () => Number(process.hrtime.bigint()) / 1e6
 
 if (isMainThread) {
-  const [port, path, rate, seconds] = process.argv.slice(2)
+  const [port, path, rate, seconds, connections] = process.argv.slice(2)
   const calls = Number(rate) * Number(seconds)
-  const agent = new http.Agent({ keepAlive: true, maxSockets: CONNECTIONS_MAX })
+  const agents = Array.from({ length: Number(connections) || 1 }, () => {
+    return new http.Agent({ keepAlive: true, maxSockets: Number(connections) ? 1 : CONNECTIONS_MAX })
+  })
+  let made = 0
   const clock = new Worker(new URL(import.meta.url), {
     workerData: { calls, intervalMs: 1000 / Number(rate) },
   })
@@ -29,6 +33,7 @@ if (isMainThread) {
   clock.on('message', (dueMs: number) => {
     firstDueMs ||= dueMs
     const headers = { host: 'app' }
+    const agent = agents[made++ % agents.length]
     const request = http.get({ host: '127.0.0.1', port, path, headers, agent, timeout: CALL_TIMEOUT_MS })
     let complete = false
     request.on('response', (response) => {
@@ -54,7 +59,7 @@ if (isMainThread) {
     const percentile = (percent: number) => latenciesMs[Math.floor((latenciesMs.length * percent) / 100)] ?? 0
     const outcome = { p50Ms: percentile(50), p99Ms: percentile(99), seconds: elapsedSeconds, refused, broken }
     console.log(JSON.stringify({ calls, ...outcome }))
-    agent.destroy()
+    for (const agent of agents) agent.destroy()
   }
 } else {
   const { calls, intervalMs } = workerData as { calls: number; intervalMs: number }

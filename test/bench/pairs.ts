@@ -1,9 +1,11 @@
+import { execFileSync } from 'node:child_process'
 /** The pairs that are measured: two proxies back to back, and how each pair is started. */
 import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { nginxArgs, nginxConfig } from './app.ts'
 import { envoyConfig } from './envoy.ts'
 import { runProgram, type Service, startService } from './processes.ts'
+import { profilerArgs } from './profile.ts'
 import { type Program, requireProgram } from './programs.ts'
 
 /** Where a pair stands: calls go to `outbound`, which calls `inbound`, which calls `app`. */
@@ -14,6 +16,8 @@ export interface Site {
   app: number
   /** CLIENT_ID_SECRET of our sidecars */
   secret: string
+  /** port at which our sidecar that calls tells its metrics */
+  admin: number
   /** ports of what is between the two sides, where something is: calls to `outbound` reach the inbound side */
   between: { outbound: number; inbound: number }
   /** URL of the Redis, where there is one */
@@ -24,6 +28,8 @@ export interface Site {
   certificates: string
   /** folder of the pair's own */
   folder: string
+  /** folder that gets a CPU profile of each of our processes when it stops, if they are to make any */
+  profiles: string | undefined
 }
 
 export interface PairKind {
@@ -31,8 +37,12 @@ export interface PairKind {
   title: string
   /** what has to be installed */
   program?: Program
+  /** Is it made of our sidecars? */
+  ours?: true
   /** Does it export spans? */
   traced?: true
+  /** name of the pair that it is compared with; none for that pair itself */
+  base?: string
   /**
    * Starts the pair, without waiting until it answers.
    * @returns the processes that are charged for it
@@ -54,34 +64,57 @@ export const PAIRS: PairKind[] = [
     write(site, haproxyPair(site)),
   ]),
   proxy('envoy', 'Envoy with mutual TLS, HTTP/2 between', envoyArgs),
-  ours('ours', 'two sidecars, sealed messages between', () => ({})),
+  ...ours({ name: 'ours', title: 'two sidecars' }),
 ]
 
 /** Our pair as it is, and with Redis on both sides. */
-export const OURS: PairKind[] = [
-  ours('memory', 'two sidecars, pairs in the memory of each', () => ({})),
-  ours('redis', 'two sidecars, pairs in Redis', ({ redis }) => ({ REDIS_URL: redis })),
+export const WITH_REDIS: PairKind[] = [
+  ...ours({ name: 'memory', title: 'two sidecars, pairs in the memory of each' }),
+  ...ours({
+    name: 'redis',
+    title: 'two sidecars, pairs in Redis',
+    base: 'memory',
+    variables: ({ redis }) => ({ REDIS_URL: redis }),
+  }),
 ]
 
 /** Our pair without traces, and with some or all calls sampled. */
 export const TRACED: PairKind[] = [
-  ours('off', 'two sidecars, no tracing', () => ({})),
-  traced('1-percent', 'two sidecars, traces exported, 1 % of the calls sampled', '0.01'),
-  traced('all', 'two sidecars, traces exported, all calls sampled', '1'),
+  ...ours({ name: 'off', title: 'two sidecars, no tracing' }),
+  ...traced('1-percent', 'two sidecars, traces exported, 1 % of the calls sampled', '0.01'),
+  ...traced('all', 'two sidecars, traces exported, all calls sampled', '1'),
 ]
 
 /** Our pair as it is, and between the Envoys of a mesh. */
 export const IN_MESH: PairKind[] = [
-  ours('alone', 'two sidecars, nothing between', () => ({})),
-  {
+  ...ours({ name: 'alone', title: 'two sidecars, nothing between' }),
+  ...ours({
     name: 'in-mesh',
     title: 'two sidecars, a pair of Envoys between; CPU and memory are those of the sidecars',
-    program: 'envoy',
-    start: (site) => startSidecars(site, {}, site.between.outbound),
-    startBetween: (site) => startProxy('envoy', envoyArgs, { ...site, ...site.between, app: site.inbound }),
-  },
-  proxy('envoys', 'that pair of Envoys alone', envoyArgs, 'envoy'),
+    base: 'alone',
+    mesh: true,
+  }),
+  { ...proxy('envoys', 'that pair of Envoys alone', envoyArgs, 'envoy'), base: 'alone' },
 ]
+
+/** Our pair with one process a side, and with two. */
+export const WITH_WORKERS: PairKind[] = [
+  ...ours({ name: '1-worker', title: 'two sidecars of one process each' }),
+  ...ours({
+    name: '2-workers',
+    title: 'two sidecars of two workers each',
+    base: '1-worker',
+    variables: () => ({ WORKERS: '2' }),
+  }),
+]
+
+/** Our pair, and that of another checkout, which is what it is compared with. */
+export function withBaseline(checkout: string): PairKind[] {
+  return [
+    ...ours({ name: 'baseline', title: `two sidecars of ${checkout}`, checkout }),
+    ...ours({ name: 'ours', title: 'two sidecars of this checkout', base: 'baseline' }),
+  ]
+}
 
 /** Makes a CA and for both sides, a and b, a certificate of it: `a.crt`, `a.key`, and `a.pem` with both. */
 export async function makeCertificates(folder: string): Promise<void> {
@@ -126,13 +159,39 @@ function envoyArgs(site: Site): string[] {
   ]
 }
 
-/** Our pair: a process a side, as they are deployed. */
-function ours(name: string, title: string, variables: (site: Site) => NodeJS.ProcessEnv): PairKind {
-  return { name, title, start: (site) => startSidecars(site, variables(site)) }
+/** What our pair is made of. */
+interface Sidecars extends Pick<PairKind, 'name' | 'title' | 'base' | 'traced'> {
+  /** what both sides have besides */
+  variables?(site: Site): NodeJS.ProcessEnv
+  /** folder of the sidecar's code; that of this checkout, when not told */
+  checkout?: string
+  /** Is a pair of Envoys between? */
+  mesh?: true
+}
+
+/** Our pair, a sidecar a side as they are deployed: as it is, and, under a name of its own, with CARRIAGE=message. */
+function ours(sidecars: Sidecars): PairKind[] {
+  const { name, title, base, variables, checkout, mesh, ...kind } = sidecars
+  return [
+    { suffix: '', words: '', carriage: 'auto' },
+    { suffix: '-by-message', words: ', by message alone', carriage: 'message' },
+  ].map(({ suffix, words, carriage }) => ({
+    ...kind,
+    name: name + suffix,
+    title: title + words,
+    ours: true,
+    ...(base && { base: base + suffix }),
+    start: (site) => startSidecars(site, { CARRIAGE: carriage, ...variables?.(site) }, checkout, mesh),
+    ...(mesh && { program: 'envoy', startBetween: startMesh }),
+  }))
+}
+
+function startMesh(site: Site): Service[] {
+  return startProxy('envoy', envoyArgs, { ...site, ...site.between, app: site.inbound })
 }
 
 /** Our pair as it exports traces. Only spans are: metrics and logs are as they are without. */
-function traced(name: string, title: string, ratio: string): PairKind {
+function traced(name: string, title: string, ratio: string): PairKind[] {
   const variables = ({ collector }: Site) => ({
     OTEL_TRACES_EXPORTER: 'otlp',
     OTEL_METRICS_EXPORTER: 'none',
@@ -144,23 +203,54 @@ function traced(name: string, title: string, ratio: string): PairKind {
     // As usual, 5 s, few spans would be exported when their measurement is over, and cost nothing in it.
     OTEL_BSP_SCHEDULE_DELAY: '1000',
   })
-  return { ...ours(name, title, variables), traced: true }
+  return ours({ name, title, base: 'off', traced: true, variables })
 }
 
+/** What the image runs it with. */
+const AS_IN_IMAGE = { args: ['--max-semi-space-size=4'], env: { MALLOC_ARENA_MAX: '2' } }
+
+const builds = new Map<string, string>()
+
+/** The program of a checkout as it is published, built once. */
+function built(checkout: string): string {
+  let main = builds.get(checkout)
+  if (main === undefined) {
+    execFileSync('npm', ['run', '--silent', 'build'], { cwd: checkout })
+    main = path.join(checkout, 'dist/sidecar/main.js')
+    builds.set(checkout, main)
+  }
+  return main
+}
+
+/** @returns the side that is called, and the one that calls */
 function startSidecars(
-  { outbound, inbound, app, secret, folder }: Site,
+  { outbound, inbound, admin, app, between, secret, folder, profiles }: Site,
   common: NodeJS.ProcessEnv,
-  peer = inbound,
+  checkout = path.join(import.meta.dirname, '../..'),
+  mesh = false,
 ): Service[] {
-  const main = path.join(import.meta.dirname, '../../sidecar/main.ts')
+  const peer = mesh ? between.outbound : inbound
+  // A profile names lines of the source.
+  const main = profiles ? path.join(checkout, 'sidecar/main.ts') : built(checkout)
   const start = (name: string, own: NodeJS.ProcessEnv) => {
-    const shared = { PATH: process.env.PATH, CLIENT_ID_SECRET: secret, ADMIN_PORT: '0', ...common }
+    const args = [...(profiles ? profilerArgs(profiles, name) : []), ...AS_IN_IMAGE.args, main, 'run']
+    const shared = { PATH: process.env.PATH, CLIENT_ID_SECRET: secret, ...AS_IN_IMAGE.env, ...common }
     const env = { ...shared, NAME: name, ...own }
-    return startService(`sidecar-${name}`, process.execPath, [main, 'run'], folder, env)
+    return startService(`sidecar-${name}`, process.execPath, args, folder, env)
   }
   return [
-    start('b', { PORT: String(inbound), OUTBOUND_PORT: 'off', UPSTREAM: `http://127.0.0.1:${app}` }),
-    start('a', { PORT: '0', OUTBOUND_PORT: String(outbound), PEERS: `app=http://127.0.0.1:${peer}` }),
+    start('b', {
+      ADMIN_PORT: '0',
+      PORT: String(inbound),
+      OUTBOUND_PORT: 'off',
+      UPSTREAM: `http://127.0.0.1:${app}`,
+    }),
+    start('a', {
+      ADMIN_PORT: String(admin),
+      PORT: '0',
+      OUTBOUND_PORT: String(outbound),
+      PEERS: `app=http://127.0.0.1:${peer}`,
+    }),
   ]
 }
 

@@ -136,12 +136,20 @@ export function cpuSeconds(processes: { pid: number }[]): number {
 
 /** The most memory that these processes and their children have held so far, each process at its own peak. */
 export function peakBytes(processes: { pid: number }[]): number {
-  let total = 0
-  for (const { pid } of processTrees(processes)) {
-    const kibibytes = /^VmHWM:\s+(\d+) kB$/m.exec(readProc(pid, 'status'))?.[1] ?? 0
-    total += Number(kibibytes) * 1024
-  }
-  return total
+  return memoryBytes(processes, 'VmHWM')
+}
+
+/** The memory that these processes and their children hold now. */
+export function residentBytes(processes: { pid: number }[]): number {
+  return memoryBytes(processes, 'VmRSS')
+}
+
+function memoryBytes(processes: { pid: number }[], what: 'VmHWM' | 'VmRSS'): number {
+  const line = new RegExp(`^${what}:\\s+(\\d+) kB$`, 'm')
+  let kibibytes = 0
+  for (const { pid } of processTrees(processes))
+    kibibytes += Number(line.exec(readProc(pid, 'status'))?.[1] ?? 0)
+  return kibibytes * 1024
 }
 
 /** Each of the processes and their children that lives, with the fields of its /proc/PID/stat from the third (its state) on. */

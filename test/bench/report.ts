@@ -1,8 +1,8 @@
 /** The figures that are told of a pair, and the tables that tell them. */
 import type { Flood, Load, Scenario } from './load.ts'
 
-/** What pairs are compared for: ours with other proxies, or what Redis costs, or traces, or a mesh between. */
-export type Comparison = 'proxies' | 'redis' | 'traces' | 'mesh'
+/** What pairs are compared for: ours with other proxies, or what Redis costs, traces, a mesh, workers or a change. */
+export type Comparison = 'proxies' | 'redis' | 'traces' | 'mesh' | 'workers' | 'baseline'
 
 /** What a pair used up, and made, in a run. */
 export interface Usage {
@@ -11,6 +11,8 @@ export interface Usage {
   redisCpuSeconds: number
   /** that arrived at the collector; 0 where there is none */
   spans: number
+  /** calls of our sidecars, by how they went from one to the other */
+  carried: { byTunnel: number; byMessage: number }
 }
 
 /** What one run came to, for a pair. The CPU is that of the pair alone: 0 when there is none. */
@@ -22,6 +24,8 @@ export interface Figures extends Partial<Flood> {
   redisUsPerCall: number
   /** that were exported */
   spansPerCall: number
+  /** of the calls, those that went by tunnel */
+  tunnelPercent: number
   cpuNsPerByte: number
   p50Ms: number
   p99Ms: number
@@ -30,23 +34,27 @@ export interface Figures extends Partial<Flood> {
 /** What became of a pair in a scenario. */
 export interface Row {
   pair: string
+  /** the pair that it is compared with, if it is not the one that others are compared with */
+  base: string | undefined
   /** of each round */
   rounds: Figures[]
   /** medians over the rounds; undefined when there was none */
   median?: Figures
-  /** the most memory that its processes held */
-  peakBytes: number
+  /** the most memory that each of its services held, and what it held once it was at rest; the latter for open loops */
+  peakBytes: number[]
+  restBytes: number[]
   /** why it could not be measured to the end */
   failure?: string
 }
 
-export function figuresOf(load: Load, { cpuSeconds, redisCpuSeconds, spans }: Usage): Figures {
+export function figuresOf(load: Load, { cpuSeconds, redisCpuSeconds, spans, carried }: Usage): Figures {
   return {
     callsPerSecond: load.calls / load.seconds,
     megabytesPerSecond: load.bytes / load.seconds / 1e6,
     cpuUsPerCall: (cpuSeconds / load.calls) * 1e6,
     redisUsPerCall: (redisCpuSeconds / load.calls) * 1e6,
     spansPerCall: spans / load.calls,
+    tunnelPercent: (100 * carried.byTunnel) / Math.max(1, carried.byTunnel + carried.byMessage),
     cpuNsPerByte: load.bytes > 0 ? (cpuSeconds / load.bytes) * 1e9 : 0,
     p50Ms: load.p50Ms,
     p99Ms: load.p99Ms,
@@ -88,18 +96,13 @@ const added = (title: string, name: keyof Figures): Column => [
 ]
 const byDifference = (own: number, base: number) => own - base
 const byPercent = (own: number, base: number) => 100 * (own / base - 1)
-/** What a pair has more than another one: the median of what it is within a round, and the least and the most of that. */
-const more = (
-  title: string,
-  base: string,
-  digits: number,
-  name: keyof Figures,
-  by = byDifference,
-): Column => [
+const byRatio = (own: number, base: number) => own / base
+/** What a pair has more than its base: the median of what it is within a round, and the least and the most of that. */
+const more = (title: string, digits: number, name: keyof Figures, by = byDifference): Column => [
   title,
   (_, row, of) => {
-    const rounds = of(base)?.rounds ?? []
-    if (row.pair === base || rounds.length < row.rounds.length) return '-'
+    const rounds = (row.base && of(row.base)?.rounds) || []
+    if (rounds.length === 0 || rounds.length < row.rounds.length) return '-'
     const all = row.rounds.map((figures, round) => by(figures[name]!, rounds[round]![name]!))
     const [middle, least, most] = [median(all), Math.min(...all), Math.max(...all)]
     return `${decimals(digits, middle)} (${decimals(digits, least)} to ${decimals(digits, most)})`
@@ -109,20 +112,26 @@ const signed = (title: string, digits: number, name: keyof Figures): Column => [
   title,
   (own) => decimals(digits, own[name]),
 ]
-const peak: Column = ['peak MB', (_, row) => (row.peakBytes > 0 ? decimals(0, row.peakBytes / 1e6) : '-')]
+const memory = (title: string, name: 'peakBytes' | 'restBytes'): Column => [
+  title,
+  (_, row) => row[name].map((bytes) => decimals(0, bytes / 1e6)).join(' + ') || '-',
+]
+const peak = memory('peak MB', 'peakBytes')
+const rest = memory('at rest', 'restBytes')
 
+const byTunnel = figure('tunnel %', 0, 'tunnelPercent')
 const CALLS = [figure('calls/s', 0, 'callsPerSecond'), figure('CPU us/call', 1, 'cpuUsPerCall')]
 const LATENCY = [figure('p50 ms', 2, 'p50Ms'), figure('p99 ms', 2, 'p99Ms')]
 const COLUMNS: Record<Scenario['kind'], Column[]> = {
-  'closed-loop': [...CALLS, ratio('nginx', 'cpuUsPerCall'), ...LATENCY, peak],
+  'closed-loop': [...CALLS, ratio('nginx', 'cpuUsPerCall'), ...LATENCY, byTunnel, peak],
   'open-loop': [
     ...[...CALLS, ratio('nginx', 'cpuUsPerCall'), ...LATENCY],
-    ...[added('p50 added', 'p50Ms'), added('p99 added', 'p99Ms'), peak],
+    ...[added('p50 added', 'p50Ms'), added('p99 added', 'p99Ms'), byTunnel, peak, rest],
   ],
   body: [
     figure('MB/s', 0, 'megabytesPerSecond'),
     figure('CPU ns/byte', 2, 'cpuNsPerByte'),
-    ...[ratio('haproxy', 'cpuNsPerByte'), peak],
+    ...[ratio('haproxy', 'cpuNsPerByte'), byTunnel, peak],
   ],
   flood: [
     ...[
@@ -136,24 +145,28 @@ const COLUMNS: Record<Scenario['kind'], Column[]> = {
   ],
 }
 
+const SPENT = [...CALLS, more('% more', 1, 'cpuUsPerCall', byPercent), ...LATENCY]
+const LATER = more('p50 ms more', 2, 'p50Ms')
 /** Columns where our pairs are compared; a flood is told in the same words everywhere. */
 const OURS: Record<Exclude<Comparison, 'proxies'>, Column[]> = {
   redis: [
-    ...[...CALLS, figure('Redis us/call', 1, 'redisUsPerCall'), ...LATENCY],
-    ...[more('us more', 'memory', 1, 'cpuUsPerCall'), more('p50 ms more', 'memory', 2, 'p50Ms'), peak],
+    ...[...CALLS, figure('Redis us/call', 1, 'redisUsPerCall'), more('us more', 1, 'cpuUsPerCall')],
+    ...[more('% more', 1, 'cpuUsPerCall', byPercent), ...LATENCY, LATER, byTunnel, peak],
   ],
-  traces: [
-    ...[...CALLS, more('% more', 'off', 1, 'cpuUsPerCall', byPercent), ...LATENCY],
-    ...[more('p50 ms more', 'off', 2, 'p50Ms'), figure('spans/call', 2, 'spansPerCall'), peak],
-  ],
-  mesh: [
-    ...[...CALLS, more('% more', 'alone', 1, 'cpuUsPerCall', byPercent), ...LATENCY],
-    ...[more('p50 ms more', 'alone', 2, 'p50Ms'), peak],
-  ],
+  traces: [...SPENT, LATER, figure('spans/call', 2, 'spansPerCall'), byTunnel, peak],
+  mesh: [...SPENT, LATER, byTunnel, peak],
+  workers: [...SPENT, more('times calls/s', 2, 'callsPerSecond', byRatio), byTunnel, peak],
+  baseline: [...SPENT, LATER, byTunnel, peak],
 }
+const BODY_TO_BASELINE: Column[] = [
+  ...[figure('MB/s', 0, 'megabytesPerSecond'), figure('CPU ns/byte', 2, 'cpuNsPerByte')],
+  ...[more('% more', 1, 'cpuNsPerByte', byPercent), byTunnel, peak],
+]
 
 function columnsOf(comparison: Comparison, kind: Scenario['kind']): Column[] {
-  return comparison === 'proxies' || kind === 'flood' ? COLUMNS[kind] : OURS[comparison]
+  if (comparison === 'proxies' || kind === 'flood') return COLUMNS[kind]
+  if (kind === 'body') return BODY_TO_BASELINE
+  return kind === 'open-loop' ? [...OURS[comparison], rest] : OURS[comparison]
 }
 
 /** The table of a scenario, a line a pair; pairs that failed say why below it. */

@@ -1,8 +1,26 @@
--- wrk -s wrk.lua URL [-- BYTES]: GET, or POST with a body of BYTES; the last line is the outcome as JSON.
+-- wrk -s wrk.lua URL -- [BYTES [PEER...]]: GET, or POST with a body of BYTES if that is more than 0, by each of the PEERs
+-- in turn; the last line is the outcome as JSON.
+
+-- First so many calls go to each PEER in a row: enough for its tunnels to be opened.
+local ROW = 110
+
 function init(args)
-  if args[1] then
+  local bytes = tonumber(args[1] or 0)
+  if bytes > 0 then
     wrk.method = "POST"
-    wrk.body = string.rep("x", tonumber(args[1]))
+    wrk.body = string.rep("x", bytes)
+  end
+  if args[2] then
+    local requests = {}
+    for i = 2, #args do
+      wrk.headers["x-mte-upstream"] = args[i]
+      requests[#requests + 1] = wrk.format()
+    end
+    local calls = 0
+    function request()
+      calls = calls + 1
+      return requests[math.ceil(calls / ROW)] or requests[calls % #requests + 1]
+    end
   end
 end
 

@@ -51,6 +51,18 @@ export const FAULTS: readonly Fault[] = [
     await away(side)
     side.link.heal()
   }),
+  fault('network cut off', async ({ path: { link } }) => {
+    link.cut()
+    await sleep(AWAY_MS)
+    link.heal()
+  }),
+  fault('network frozen', async ({ path: { link } }) => {
+    link.freeze()
+    await sleep(AWAY_MS)
+    link.heal()
+  }),
+  fault('network reset', async ({ path }) => path.reset()),
+  fault('network replayed', ({ path }) => path.replay()),
   rollingSecret('responders', 'initiators'),
   rollingSecret('initiators', 'responders'),
 ]

@@ -6,7 +6,7 @@ import { parseArgs } from 'node:util'
 import { FAULTS, type Fault, rollingRestarts } from './faults.ts'
 import { reportOf } from './report.ts'
 import { HEALED_WITHIN_MS, judge, type Outcome, type Trial, tryFault } from './trial.ts'
-import { MODES, type Mode, startWorld } from './world.ts'
+import { CARRIAGES, type Carriage, MODES, type Mode, startWorld } from './world.ts'
 
 const SECONDS = 3
 const RESTARTS = 10
@@ -19,6 +19,9 @@ over, or when one fails while sidecars restart or the secret is changed.
 
   --fault TEXT   only the faults whose names hold this text
   --mode MODE    only one of HAProxy's modes, ${MODES.join(' or ')}: it balances connections, or each request by itself
+  --carriage C   what CARRIAGE is of all sidecars: ${CARRIAGES.join(', ')}; auto when not told, which has both: calls are
+                 messages after a fault, and go by tunnels again once a sidecar gets 100 of them in a second. With
+                 tunnel a call fails where there is no tunnel, so restarts and new secrets may fail some
   --seconds N    how long it may take to heal until the next fault is tried; ${SECONDS} when not told
   --restarts N   how many rolling restarts of a side in each way; ${RESTARTS} when not told
   --logs FOLDER  leaves there what every process printed, and every call
@@ -41,6 +44,7 @@ process.exit()
 interface Options {
   faults: readonly Fault[]
   modes: readonly Mode[]
+  carriage: Carriage
   seconds: number
   logs: string | undefined
 }
@@ -50,6 +54,7 @@ function readOptions(): Options | undefined {
     options: {
       fault: { type: 'string', default: '' },
       mode: { type: 'string' },
+      carriage: { type: 'string', default: 'auto' },
       seconds: { type: 'string', default: String(SECONDS) },
       restarts: { type: 'string', default: String(RESTARTS) },
       logs: { type: 'string' },
@@ -68,11 +73,13 @@ function readOptions(): Options | undefined {
     throw new Error(`--fault takes a part of a name of ${all.map(({ name }) => `"${name}"`).join(', ')}`)
   const modes = MODES.filter((mode) => mode === (values.mode ?? mode))
   if (modes.length === 0) throw new Error(`--mode takes ${MODES.join(' or ')}, not "${values.mode}"`)
+  const carriage = CARRIAGES.find((one) => one === values.carriage)
+  if (!carriage) throw new Error(`--carriage takes ${CARRIAGES.join(', ')}, not "${values.carriage}"`)
   if (!/^[1-9]\d?$/.test(values.seconds)) throw new Error('--seconds takes a whole number from 1 to 99')
-  return { faults, modes, seconds: Number(values.seconds), logs: values.logs }
+  return { faults, modes, carriage, seconds: Number(values.seconds), logs: values.logs }
 }
 
-async function run({ faults, modes, seconds, logs }: Options): Promise<void> {
+async function run({ modes, logs, ...what }: Options): Promise<void> {
   const folder =
     logs === undefined ? mkdtempSync(path.join(os.tmpdir(), 'mte-sidecar-chaos-')) : path.resolve(logs)
   if (logs === undefined)
@@ -82,7 +89,7 @@ async function run({ faults, modes, seconds, logs }: Options): Promise<void> {
   for (const mode of modes) {
     const place = path.join(folder, mode)
     mkdirSync(place, { recursive: true })
-    outcomes.push(...(await runMode(mode, faults, seconds, place)))
+    outcomes.push(...(await runMode(mode, what, place)))
   }
   console.log(reportOf(outcomes))
   if (outcomes.some((outcome) => outcome.faults.length > 0)) process.exitCode = 1
@@ -90,15 +97,15 @@ async function run({ faults, modes, seconds, logs }: Options): Promise<void> {
 
 async function runMode(
   mode: Mode,
-  faults: readonly Fault[],
-  seconds: number,
+  { faults, carriage, seconds }: Pick<Options, 'faults' | 'carriage' | 'seconds'>,
   folder: string,
 ): Promise<Outcome[]> {
-  const world = await startWorld(mode, folder, console.error)
+  const world = await startWorld(mode, carriage, folder, console.error)
   const trials: Trial[] = []
   for (const fault of faults) {
     console.error(`HAProxy in ${mode} mode: ${fault.name}`)
-    trials.push(await tryFault(fault, mode, world, seconds))
+    const sparesCalls = fault.sparesCalls && carriage !== 'tunnel'
+    trials.push(await tryFault({ ...fault, sparesCalls }, mode, world, seconds))
   }
   await world.stop()
   writeFileSync(path.join(folder, 'calls.json'), JSON.stringify(trials))

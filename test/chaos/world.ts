@@ -1,6 +1,7 @@
 /**
  * The world that the faults happen to: an app that counts what it executes, two sidecars a side that share a Redis of
- * their side, and HAProxy in front of each side. What a sidecar has to say to Redis goes over a link that can be cut.
+ * their side, and HAProxy in front of each side. What a sidecar has to say to Redis, and to the other side, goes over
+ * links that can be cut.
  */
 
 import { execFile } from 'node:child_process'
@@ -8,7 +9,7 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import net from 'node:net'
-import path from 'node:path'
+import nodePath from 'node:path'
 import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
@@ -19,19 +20,25 @@ import { type RedisServer, startRedis } from '../support/redis.ts'
 import { startServer } from '../support/sidecars.ts'
 import { countingApp } from './app.ts'
 import { type Load, startLoad } from './load.ts'
+import { type Path, startPath } from './path.ts'
 
 /** What HAProxy balances: connections, or each request by itself. */
 export type Mode = 'tcp' | 'http'
 export const MODES: readonly Mode[] = ['tcp', 'http']
+/** What CARRIAGE is of all sidecars. */
+export type Carriage = 'auto' | 'message' | 'tunnel'
+export const CARRIAGES: readonly Carriage[] = ['auto', 'message', 'tunnel']
 
 const SEEN_POLL_MS = 20
 /** What HAProxy calls a server that is up. */
 const UP = '2'
-const MAIN = path.join(import.meta.dirname, '../../sidecar/main.ts')
+const MAIN = nodePath.join(import.meta.dirname, '../../sidecar/main.ts')
 
 export interface World {
   initiators: Side
   responders: Side
+  /** between them */
+  path: Path
   /** to HAProxy in front of the initiators */
   startLoad(callsPerSecond?: number): Load
   /** how often the app has executed each id */
@@ -126,12 +133,17 @@ export class Replica {
  * @param say is told what is installed
  * @throws Error that says how to install them, where this process may not
  */
-export async function startWorld(mode: Mode, folder: string, say: (line: string) => void): Promise<World> {
+export async function startWorld(
+  mode: Mode,
+  carriage: Carriage,
+  folder: string,
+  say: (line: string) => void,
+): Promise<World> {
   installRedis(say)
   if (!findProgram('haproxy')) installPackages(['haproxy'], say)
   const executions = new Map<string, number>()
   const app = await startServer(countingApp((id) => executions.set(id, (executions.get(id) ?? 0) + 1)))
-  const orders = path.join(folder, 'haproxy.sock')
+  const orders = nodePath.join(folder, 'haproxy.sock')
   const ports = await findFreePorts(10)
   const [port, peer] = ports.splice(0, 2) as [number, number]
   const secrets: World['secrets'] = { current: randomBytes(32).toString('base64url') }
@@ -148,6 +160,7 @@ export async function startWorld(mode: Mode, folder: string, say: (line: string)
         folder,
         env: () => ({
           NAME: name,
+          CARRIAGE: carriage,
           REDIS_URL: `redis://127.0.0.1:${link.port}`,
           CLIENT_ID_SECRET: secrets.current,
           CLIENT_ID_SECRET_PREVIOUS: secrets.previous,
@@ -163,16 +176,17 @@ export async function startWorld(mode: Mode, folder: string, say: (line: string)
     OUTBOUND_PORT: 'off',
     UPSTREAM: `http://127.0.0.1:${app.port}`,
   }))
+  const path = await startPath(peer)
   const initiators = await startSide('initiators', (traffic) => ({
     PORT: '0',
     OUTBOUND_PORT: traffic,
-    PEERS: `billing=http://127.0.0.1:${peer}`,
+    PEERS: `billing=http://127.0.0.1:${path.link.port}`,
   }))
-  const config = path.join(folder, 'haproxy.cfg')
+  const config = nodePath.join(folder, 'haproxy.cfg')
   writeFileSync(config, haproxyConfig(mode, { orders, port, peer }, initiators, responders))
   const haproxy = startService('haproxy', findProgram('haproxy')!, ['-db', '-f', config], folder)
   return {
-    ...{ initiators, responders, executions, secrets },
+    ...{ initiators, responders, path, executions, secrets },
     startLoad: (callsPerSecond) => startLoad(port, callsPerSecond),
     async stop() {
       const sides = [initiators, responders]
@@ -182,6 +196,7 @@ export async function startWorld(mode: Mode, folder: string, say: (line: string)
         await link.close()
         await redis.stop()
       }
+      await path.link.close()
       await app.close()
     },
   }
