@@ -2,10 +2,11 @@
  * Runs the tests and says what failed; the last line is `N passed, N failed`.
  *
  *     npm test                  types, linter, every *.test.ts, and how much of sidecar/ they covered; those that call
- *                               through sidecars twice: as messages, and once more by tunnel
+ *                               through sidecars twice: once more with all of them by tunnel
  *     npm test -- test/pair     only the *.test.ts files there, and nothing else
- *     npm test -- --carriage tunnel test/calls.test.ts     with calls between sidecars by tunnel
- *     npm run e2e               every *.e2e.ts: real components and big bodies, one file after the other
+ *     npm test -- --carriage tunnel test/calls.test.ts     with all calls between sidecars by tunnel, or as messages
+ *     npm run e2e               every *.e2e.ts: real components and big bodies, one file after the other; big bodies by
+ *                               tunnel too
  *     npm run e2e -- --kube     those in test/e2e/kube alone: an API server of Kubernetes, which is built first, in minutes
  *     npm run e2e -- --mesh     the one of a mesh alone
  *
@@ -41,8 +42,20 @@ const { values, positionals } = parseArgs({
 if (values.mesh) positionals.push('test/e2e/mesh.e2e.ts')
 if (values.kube) positionals.push(KUBE)
 const kind = values.e2e
-  ? { suffix: '.e2e.ts', atATime: 1, deadlineMs: 10 * 60_000 }
-  : { suffix: '.test.ts', atATime: 2, deadlineMs: 3 * 60_000 }
+  ? {
+      suffix: '.e2e.ts',
+      folder: 'test/e2e',
+      carried: /\/support\/carriage\.ts'/,
+      atATime: 1,
+      deadlineMs: 10 * 60_000,
+    }
+  : {
+      suffix: '.test.ts',
+      folder: 'test',
+      carried: /\/support\/(sidecars|process|traced-pair)\.ts'/,
+      atATime: 2,
+      deadlineMs: 3 * 60_000,
+    }
 const all = !values.e2e && !values.carriage && positionals.length === 0
 if (values.carriage && values.carriage !== 'tunnel' && values.carriage !== 'message')
   throw new Error(`--carriage takes tunnel or message, not "${values.carriage}"`)
@@ -66,7 +79,8 @@ async function runFiles(env: NodeJS.ProcessEnv): Promise<void> {
   const limits = { deadlineMs: kind.deadlineMs, leaveMs: 5_000, interrupted: interruption.signal }
   const files = (positionals.length > 0 ? positionals : ['test']).flatMap(findFiles)
   const runs = files.map((file) => ({ file, carriage: values.carriage }))
-  if (all) runs.push(...files.filter(callsThroughSidecars).map((file) => ({ file, carriage: 'tunnel' })))
+  if (positionals.length === 0 && !values.carriage)
+    runs.push(...files.filter(isForBothCarriages).map((file) => ({ file, carriage: 'tunnel' })))
   const worker = async () => {
     for (let next = runs.shift(); next; next = runs.shift()) {
       const { file, carriage } = next
@@ -78,12 +92,10 @@ async function runFiles(env: NodeJS.ProcessEnv): Promise<void> {
   await Promise.all(Array.from({ length: kind.atATime }, worker))
 }
 
-/** Is it one of those about a whole sidecar that send calls from one to another? */
-function callsThroughSidecars(file: string): boolean {
-  return (
-    path.dirname(file) === 'test' &&
-    /\.\/support\/(sidecars|process|traced-pair)\.ts'/.test(readFileSync(file, 'utf8'))
-  )
+/** Does it start whole sidecars, or, where that takes long, ask which carriage they are to have? */
+function isForBothCarriages(file: string): boolean {
+  if (path.dirname(file) !== kind.folder) return false
+  return kind.carried.test(readFileSync(file, 'utf8'))
 }
 
 /** Runs `run` so that every process of it records what it covers; the report and the thresholds are c8's. */

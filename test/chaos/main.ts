@@ -20,8 +20,7 @@ over, or when one fails while sidecars restart or the secret is changed.
   --fault TEXT   only the faults whose names hold this text
   --mode MODE    only one of HAProxy's modes, ${MODES.join(' or ')}: it balances connections, or each request by itself
   --carriage C   what CARRIAGE is of all sidecars: ${CARRIAGES.join(', ')}; auto when not told, which has both: calls are
-                 messages after a fault, and go by tunnels again once a sidecar gets 100 of them in a second. With
-                 tunnel a call fails where there is no tunnel, so restarts and new secrets may fail some
+                 messages after a fault, and go by tunnels again once a sidecar gets 100 of them in a second
   --seconds N    how long it may take to heal until the next fault is tried; ${SECONDS} when not told
   --restarts N   how many rolling restarts of a side in each way; ${RESTARTS} when not told
   --logs FOLDER  leaves there what every process printed, and every call
@@ -104,8 +103,7 @@ async function runMode(
   const trials: Trial[] = []
   for (const fault of faults) {
     console.error(`HAProxy in ${mode} mode: ${fault.name}`)
-    const sparesCalls = fault.sparesCalls && carriage !== 'tunnel'
-    trials.push(await tryFault({ ...fault, sparesCalls }, mode, world, seconds))
+    trials.push(await tryFault(fault, mode, world, seconds))
   }
   await world.stop()
   writeFileSync(path.join(folder, 'calls.json'), JSON.stringify(trials))

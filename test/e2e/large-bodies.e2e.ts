@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import http from 'node:http'
 import { once } from '../support/call.ts'
+import { carriage } from '../support/carriage.ts'
 import { type SidecarProcess, startProcess } from '../support/process.ts'
 import { type Server, startServer } from '../support/sidecars.ts'
 import { suite } from '../support/suite.ts'
@@ -14,7 +15,7 @@ const WARM_UP_BYTES = GIB / 2
 const PIECE = randomBytes(256 * 1024)
 const DEADLINE_MS = 240_000
 
-const test = suite('large bodies')
+const test = suite(`large bodies, by ${carriage}`)
 
 interface World {
   app: Server

@@ -237,6 +237,24 @@ test('with TRACE_CONTEXT=inside the tree is whole, and the network sees nothing 
   }
 })
 
+test('a call by a tunnel is the same tree, and says that it was one', async () => {
+  await stopSidecars(sidecars)
+  sidecars = await startSidecars({ CARRIAGE: 'tunnel' })
+  // Opens it.
+  await call(sidecars.orders.ports.outbound!)
+  const tree = await traced({ method: 'POST', body: 'x' }, 200, 10)
+  assert.deepEqual(outline(tree), ['orders: POST CLIENT', ' orders-mte: POST SERVER', ...CARRIED])
+  for (const [service, name] of [
+    ['orders-mte', 'mte.encode request'],
+    ['billing-mte', 'mte.decode request'],
+    ['billing-mte', 'mte.encode response'],
+    ['orders-mte', 'mte.decode response'],
+  ] as const)
+    assert.equal(attributes(tree, service, name)['mte.carriage'], 'tunnel')
+  await stopSidecars(sidecars)
+  sidecars = await startSidecars()
+})
+
 test('a call whose app is down shows where it failed', async () => {
   await call(sidecars.orders.ports.outbound!) // pairs them
   await billingApp.close()

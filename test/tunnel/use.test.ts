@@ -12,6 +12,7 @@ const test = suite('tunnel: in use')
 
 /** A peer that gets so many calls within a second gets tunnels. */
 const MANY = 100
+const BY_BOTH = { CARRIAGE: 'auto' }
 const BY_TUNNEL = { CARRIAGE: 'tunnel' }
 const PLANTED = 'canary'
 
@@ -42,11 +43,10 @@ async function underLoad(sidecar: Sidecar, body: () => Promise<void>): Promise<v
   const caller = async () => {
     while (!isOver) await charge(sidecar)
   }
-  const callers = Array.from({ length: 8 }, caller)
-  await body().finally(() => {
+  const over = body().finally(() => {
     isOver = true
   })
-  await Promise.all(callers)
+  await Promise.all([over, ...Array.from({ length: 8 }, caller)])
 }
 
 /** What a sidecar's metrics say, by name and by the value of one label. */
@@ -69,7 +69,7 @@ const administer = (sidecar: Sidecar, method: string, path: string) =>
   call(sidecar.port('admin'), { method, path, headers: { host: 'localhost' } })
 
 test('a peer that gets few calls gets messages, and one that gets many gets tunnels; both sides count the same', async () => {
-  const { orders, billing, close } = await startPair(app.port)
+  const { orders, billing, close } = await startPair(app.port, { orders: BY_BOTH })
   await chargeMany(orders, MANY - 1)
   assert.deepEqual([await tunnelsTo(orders), await calledBy(orders, 'tunnel')], [0, 0])
   let made = MANY - 1
@@ -140,7 +140,7 @@ test('of all that a call is made of, and its answer, nothing is on the wire', as
 })
 
 test('a sidecar that drains ends its tunnels: every call is answered, and those that still come are messages', async () => {
-  const { orders, billing, close } = await startPair(app.port)
+  const { orders, billing, close } = await startPair(app.port, { orders: BY_BOTH })
   await underLoad(orders, async () => {
     await until(async () => (await tunnelsFrom(billing)) > 0 && (await calledBy(billing, 'tunnel')) > MANY)
     await administer(billing, 'POST', '/drain')
