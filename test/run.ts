@@ -78,12 +78,14 @@ summarize()
 async function runFiles(env: NodeJS.ProcessEnv): Promise<void> {
   const limits = { deadlineMs: kind.deadlineMs, leaveMs: 5_000, interrupted: interruption.signal }
   const files = (positionals.length > 0 ? positionals : ['test']).flatMap(findFiles)
-  const runs = files.map((file) => ({ file, carriage: values.carriage }))
+  const runs = files.map((file) => ({ file, carriage: values.carriage, env }))
   if (positionals.length === 0 && !values.carriage)
-    runs.push(...files.filter(isForBothCarriages).map((file) => ({ file, carriage: 'tunnel' })))
+    // What they cover is known by then, and recording it takes long.
+    for (const file of files.filter(isForBothCarriages))
+      runs.push({ file, carriage: 'tunnel', env: process.env })
   const worker = async () => {
     for (let next = runs.shift(); next; next = runs.shift()) {
-      const { file, carriage } = next
+      const { file, carriage, env } = next
       const name = carriage ? `${file} (by ${carriage})` : file
       if (interruption.signal.aborted) report(failure(name, 'was not run: interrupted'))
       else report({ ...(await runTestFile(file, limits, { ...env, TEST_CARRIAGE: carriage })), name })

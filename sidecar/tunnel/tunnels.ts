@@ -243,10 +243,11 @@ function bestOf(tunnels: readonly InitiatorTunnel[]): InitiatorTunnel | undefine
 
 /**
  * May it be otherwise a moment later? That there is no pair is no matter of moments. A connection that broke as it began
- * looks as if its other end did not speak HTTP/2.
+ * looks as if its other end did not speak HTTP/2. What timed out has had its time.
  */
 function mayPass(error: unknown): boolean {
-  return error instanceof OpeningError || error instanceof SendError || error instanceof NoHttp2Error
+  if (error instanceof SendError) return !error.timedOut
+  return error instanceof OpeningError || error instanceof NoHttp2Error
 }
 
 function remove(tunnels: InitiatorTunnel[], tunnel: InitiatorTunnel): void {
